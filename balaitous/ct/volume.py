@@ -1,0 +1,292 @@
+"""A chest CT as a volume in Hounsfield units: read, orient, resample, write. The only SimpleITK import of the package.
+
+SimpleITK's axes are (x, y, z), NumPy's (Z, Y, X); both point to the patient's left, posterior and superior (LPS) once
+a volume is read. Any stored orientation gets there without loss, by exchanging and reversing axes; an oblique volume
+takes the nearest axes and keeps its own directions.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from balaitous.ct.archive import unpacked
+from balaitous.ct.dicom import select_series
+from balaitous.ct.integrity import check_is_data, check_whole, locate_voxels
+from balaitous.ct.patient import Patient, format_age, format_sex, from_header, read_sidecar
+from balaitous.ct.plausibility import FLOOR_HU, MAXIMUM_VOXELS, check_hounsfield, check_volume
+from balaitous.errors import InputError
+
+IMAGE_SUFFIXES = (".mha", ".mhd", ".nii.gz", ".nii", ".nrrd", ".nhdr")
+SPACING_MM = (1.5, 1.5, 5.0)  # x, y, z: what the published networks were trained on
+
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class CT:
+    """One chest CT in LPS.
+
+    Attributes
+    ----------
+    hu : (Z, Y, X), Hounsfield units ≥ −1024; int16 where the source is integral, else float32
+    spacing_mm, origin_mm : x, y, z; the origin is the centre of voxel (0, 0, 0) of `hu`, in LPS
+    direction : nine cosines, row by row; column k is the direction of axis k (x, y, z)
+    reversed_axes : x, y, z: whether the stored voxels were reversed along that axis to reach LPS
+    name : name of the file or the series folder, without endings: the PatientID of tables
+    path : where it was read from
+    series_uid : SeriesInstanceUID, DICOM only
+    patient : what header and side-car say of age and sex
+    stored_axes : x, y, z: which stored axis became this one
+    stored_origin_mm : centre of the first stored voxel, which anchors `resample`; None: derived from `origin_mm`
+    """
+
+    hu: np.ndarray
+    spacing_mm: Triple
+    origin_mm: Triple
+    direction: tuple[float, ...]
+    reversed_axes: tuple[bool, bool, bool]
+    name: str
+    path: str
+    series_uid: str | None
+    patient: Patient
+    stored_axes: tuple[int, int, int] = (0, 1, 2)
+    stored_origin_mm: Triple | None = None
+
+
+def read_ct(path: str | os.PathLike[str], *, series: str | None = None) -> CT:
+    """Read a chest CT.
+
+    Parameters
+    ----------
+    path : an image file (`IMAGE_SUFFIXES`), a folder with a DICOM series, or a zip of such a folder
+    series : SeriesInstanceUID to read from a folder or zip; None: the series with the most axial slices
+
+    Raises
+    ------
+    InputError
+        There is nothing to read, it is damaged, or it is not a volume in Hounsfield units.
+    ValueError
+        `series` for an image file, which has none.
+    """
+    path = Path(path)
+    name = path.name.lower()
+    try:
+        if not path.exists():
+            raise InputError("expected an image file, a DICOM folder or a zip of one, found nothing; check the path")
+        if path.is_dir():
+            return _read_series(path, path, series)
+        if name.endswith(".zip"):
+            check_is_data(path)
+            with unpacked(path) as folder:
+                return _read_series(folder, path, series)
+        if not name.endswith(IMAGE_SUFFIXES):
+            what = (
+                "a single DICOM file; give its folder" if name.endswith(".dcm") else f"{path.suffix or 'no ending'!r}"
+            )
+            raise InputError(f"expected {', '.join(IMAGE_SUFFIXES)}, a DICOM folder or a .zip of one, found {what}")
+        if series is not None:
+            raise ValueError(f"series must be None for an image file such as {path}. Got {series!r} instead.")
+        return _read_file(path)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except PermissionError as error:
+        raise InputError(f"{path}: expected a readable file, access is denied; check its permissions") from error
+
+
+def scan_name(path: str | os.PathLike[str]) -> str:
+    """Name of a scan in tables: of its file without the endings of images, of its folder."""
+    path = Path(os.path.abspath(path))
+    ending = next((each for each in (*IMAGE_SUFFIXES, ".zip") if path.name.lower().endswith(each)), "")
+    return path.name if path.is_dir() else path.name[: len(path.name) - len(ending)]
+
+
+def resample(ct: CT, spacing_mm: Triple = SPACING_MM) -> CT:
+    """Resample to another spacing with trilinear interpolation.
+
+    The new grid has ⌊n·s/s'⌋ voxels along an axis of n voxels of spacing s, keeps the first *stored* voxel and the
+    pixel type (integers are truncated) and holds 0 outside the old grid. That is what the published package does before
+    it orients the image; so where an axis was reversed on reading, the grids share the last voxel, not the first.
+
+    Raises
+    ------
+    InputError
+        The volume is thinner than one new voxel.
+    """
+    size = ct.hu.shape[::-1]
+    new_size = [int(n * old / new) for n, old, new in zip(size, ct.spacing_mm, spacing_mm, strict=True)]
+    if min(new_size) < 1 or math.prod(new_size) > MAXIMUM_VOXELS:
+        extent = " × ".join(f"{n * spacing:.4g}" for n, spacing in zip(size, ct.spacing_mm, strict=True))
+        raise InputError(f"{ct.path}: expected a chest, found {extent} mm; give a whole CT with its spacing in mm")
+    if tuple(new_size) == size and tuple(spacing_mm) == ct.spacing_mm:
+        return ct
+    stored = _stored_image(ct)
+    resampled = sitk.Resample(
+        stored,
+        _in_stored_order(new_size, ct.stored_axes),
+        sitk.Transform(),
+        sitk.sitkLinear,
+        stored.GetOrigin(),
+        _in_stored_order(spacing_mm, ct.stored_axes),
+        stored.GetDirection(),
+        0.0,
+        stored.GetPixelID(),
+    )
+    return replace(ct, **_oriented(resampled, sitk.GetArrayFromImage(resampled)))
+
+
+def write_mha(path: str | os.PathLike[str], ct: CT) -> None:
+    """Write a CT, in LPS, as zlib-compressed MetaImage with ``PatientAge`` (whole years) and ``PatientSex``."""
+    image = sitk.GetImageFromArray(np.ascontiguousarray(ct.hu))
+    image.SetSpacing(ct.spacing_mm)
+    image.SetOrigin(ct.origin_mm)
+    image.SetDirection(ct.direction)
+    if ct.patient.age_years is not None:
+        image.SetMetaData("PatientAge", format_age(ct.patient.age_years))
+    if ct.patient.sex is not None:
+        image.SetMetaData("PatientSex", format_sex(ct.patient.sex))
+    sitk.WriteImage(image, os.fspath(path), useCompression=True)
+
+
+def _read_series(folder: Path, path: Path, uid: str | None) -> CT:
+    chosen = select_series(folder, uid)
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames([os.fspath(file) for file in chosen.files])
+    try:
+        image = _execute(reader)
+    except InputError as error:
+        raise InputError(f"{error}; the first such file is {_first_unreadable(chosen.files)}") from error
+    check_volume(image.GetSize(), image.GetSpacing(), image.GetDirection())
+    return _ct(image, path, chosen.uid, chosen.patient)
+
+
+def _first_unreadable(files: Sequence[Path]) -> str:
+    """ITK does not always say which slice of a series it failed on."""
+    for file in files:
+        try:
+            sitk.ReadImage(os.fspath(file))
+        except RuntimeError:
+            return file.name
+    return "not to be told: each one reads alone"
+
+
+def _read_file(path: Path) -> CT:
+    check_is_data(path)
+    voxels = locate_voxels(path)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(os.fspath(path))
+    if path.suffix.lower() in {".mha", ".mhd"}:
+        reader.SetImageIO("MetaImageIO")  # which SimpleITK does not find for .MHA
+    with _quiet_and_clear():
+        reader.ReadImageInformation()
+    kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
+    if " of " in kind:
+        raise InputError(f"expected one number a voxel, found a {kind} (such as RGB); give a CT in Hounsfield units")
+    check_volume(reader.GetSize(), reader.GetSpacing(), reader.GetDirection())
+    if voxels is not None:
+        check_whole(voxels, _declared_bytes(reader))
+    image = _execute(reader)
+    age, sex = (reader.GetMetaData(key) if reader.HasMetaDataKey(key) else None for key in ("PatientAge", "PatientSex"))
+    return _ct(image if image.GetDimension() == 3 else image[:, :, :, 0], path, None, from_header(age, sex, "header"))
+
+
+def _declared_bytes(reader: sitk.ImageFileReader) -> int:
+    voxels = math.prod(reader.GetSize())
+    if reader.HasMetaDataKey("bitpix"):  # NIfTI: SimpleITK reports the type after rescaling, not the stored one
+        return int(float(reader.GetMetaData("vox_offset"))) + voxels * int(reader.GetMetaData("bitpix")) // 8
+    return voxels * sitk.Image([1, 1, 1], reader.GetPixelID()).GetSizeOfPixelComponent()
+
+
+def _execute(reader: sitk.ImageFileReader | sitk.ImageSeriesReader) -> sitk.Image:
+    with _quiet_and_clear():
+        return reader.Execute()
+
+
+@contextmanager
+def _quiet_and_clear() -> Iterator[None]:
+    """No ITK warnings on stderr, and one line instead of ITK's several where it fails."""
+    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.GlobalWarningDisplayOff()
+    try:
+        yield
+    except RuntimeError as error:
+        reason = re.sub(r"^.*ERROR: |\w+\(0x\w+\): ", "", str(error).strip().splitlines()[-1]).strip()
+        if unknown := re.match('Unable to determine ImageIO reader for "(.*)"', reason):
+            reason = f"{Path(unknown[1]).name} is cut short, or not what its ending says"
+        raise InputError(f"expected a readable image, found none ({reason}); convert it or copy it again") from error
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+
+
+def _ct(image: sitk.Image, path: Path, series_uid: str | None, patient: Patient) -> CT:
+    name = scan_name(path)
+    sidecar = Path(os.path.abspath(path)).parent / f"{name}.json"
+    if sidecar.is_file():
+        patient = patient.filled_from(read_sidecar(sidecar))
+    fields = _oriented(image, _hounsfield(image))
+    return CT(**fields, name=name, path=os.fspath(path), series_uid=series_uid, patient=patient)
+
+
+def _hounsfield(image: sitk.Image) -> np.ndarray:
+    """Stored voxels in their stored order as int16 or float32, padding clamped, once they can be Hounsfield units."""
+    stored = sitk.GetArrayViewFromImage(image)
+    integral = np.issubdtype(stored.dtype, np.integer)
+    check_hounsfield(float(stored.min()), float(stored.max()), integral=integral)
+    kind: type[np.number] = np.int16 if integral else np.float32
+    # One pass into the array that stays: a copy of a thin-slice CT is half a gigabyte.
+    return np.maximum(stored, kind(FLOOR_HU), out=np.empty(stored.shape, kind), casting="unsafe")
+
+
+def _oriented(stored: sitk.Image, array: np.ndarray) -> dict[str, Any]:
+    """The fields of `CT` that hold voxels and geometry: `array`, in the order of `stored`, seen in LPS."""
+    direction = np.reshape(stored.GetDirection(), (3, 3))
+    axes = max(permutations(range(3)), key=lambda order: sum(abs(direction[k, order[k]]) for k in range(3)))
+    direction = direction[:, axes]
+    reversed_axes = tuple(bool(direction[k, k] < 0) for k in range(3))
+    size, spacing = np.array(stored.GetSize())[list(axes)], np.array(stored.GetSpacing())[list(axes)]
+    origin = np.array(stored.GetOrigin()) + direction @ (reversed_axes * (size - 1) * spacing)
+    # NumPy's axes count the other way: x is axis 2.
+    hu = array.transpose([2 - axes[k] for k in (2, 1, 0)])
+    return {
+        "hu": _reversed_along(hu, reversed_axes),
+        "spacing_mm": tuple(spacing.tolist()),
+        "origin_mm": tuple(origin.tolist()),
+        "direction": tuple((np.where(reversed_axes, -direction, direction) + 0.0).ravel().tolist()),
+        "reversed_axes": reversed_axes,
+        "stored_axes": axes,
+        "stored_origin_mm": stored.GetOrigin(),
+    }
+
+
+def _stored_image(ct: CT) -> sitk.Image:
+    """Inverse of `_oriented`: voxels and geometry as they were stored."""
+    columns = np.reshape(ct.direction, (3, 3)) * np.where(ct.reversed_axes, -1.0, 1.0)
+    first_voxel = np.array(ct.reversed_axes) * (np.array(ct.hu.shape[::-1]) - 1) * ct.spacing_mm
+    origin = ct.stored_origin_mm or tuple(np.array(ct.origin_mm) - columns @ first_voxel)
+    back = np.argsort(ct.stored_axes)
+    array = _reversed_along(ct.hu, ct.reversed_axes).transpose([2 - back[k] for k in (2, 1, 0)])
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array))
+    image.SetSpacing(_in_stored_order(ct.spacing_mm, ct.stored_axes))
+    image.SetOrigin(origin)
+    image.SetDirection(columns[:, back].ravel().tolist())
+    return image
+
+
+def _reversed_along(array: np.ndarray, axes: Sequence[bool]) -> np.ndarray:
+    """View of `array` (Z, Y, X) reversed along the given axes (x, y, z)."""
+    return array[tuple(slice(None, None, -1 if each else None) for each in axes[::-1])]
+
+
+def _in_stored_order(values: Any, stored_axes: tuple[int, int, int]) -> list:
+    """Values for x, y, z as a list for the stored axes."""
+    return [values[k] for k in np.argsort(stored_axes)]

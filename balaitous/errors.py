@@ -1,0 +1,27 @@
+"""What can go wrong with data and weights, each with the exit code that the command and the container end with.
+
+Arguments that make no sense raise ``ValueError`` (exit code 2). Every message says what was expected, what was found
+and what to do, on one line.
+"""
+
+
+class BalaitousError(Exception):
+    """Base of every error about data or weights."""
+
+    exit_code = 3
+
+
+class InputError(BalaitousError):
+    """The input cannot be used: not there, not readable, not a chest CT in Hounsfield units."""
+
+    exit_code = 3
+
+
+class NoLungError(InputError):
+    """The image was read, but no lung was found in it."""
+
+
+class WeightsError(BalaitousError):
+    """Weights are missing, or are not what they claim to be (hash, keys, shapes)."""
+
+    exit_code = 4
