@@ -1,0 +1,280 @@
+"""Make weight bundles: from networks in memory (training), or from files in the published layouts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import re
+import secrets
+import shutil
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from balaitous.errors import WeightsError
+from balaitous.networks.loading import build_network, check_fit
+from balaitous.networks.unet import without_unused_keys
+from balaitous.weights.bundle import FORMAT_VERSION, NETWORK_KINDS, refuse_git_lfs_pointer
+from balaitous.weights.heads import ENCODER_WIDTHS, as_float64, check_heads, encoder_widths, read_heads
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16}
+RESEARCH_USE = "Research use only. Not a medical device; not for diagnosis, treatment or triage."
+# Of the published ViT files: the final norm and the classifier never run, masked_embed belongs to iBOT's pre-training.
+UNUSED_IN_VIT = ("norm.weight", "norm.bias", "head.weight", "head.bias", "masked_embed")
+
+
+def pack(
+    lung_unet: str | Path,
+    encoder_full: str | Path,
+    encoder_lung: str | Path,
+    heads: str | Path | Mapping[str, np.ndarray],
+    out: str | Path,
+    *,
+    dtype: str = "float32",
+    blocks_full: int = 24,
+    blocks_lung: int = 16,
+    name: str | None = None,
+    licence: str = "not stated",
+    intended_use: str = RESEARCH_USE,
+    demonstration: bool = False,
+    training: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+) -> Path:
+    """Make a bundle from files in the published layouts; only the layers that run are stored.
+
+    Parameters
+    ----------
+    lung_unet : .pth or .safetensors, the state dict of the R231 U-Net; its shapes tell width, depth and classes
+    encoder_full, encoder_lung : .pth (plain, or under the key ``state_dict``) or .safetensors, ViT with 16×16 patches
+    heads : .npz, .csv or .safetensors, or the arrays; as `read_heads`
+    out : the new bundle's folder
+    blocks_full, blocks_lung : how many blocks of each encoder run
+    name : default: the name of `out`
+    training : default: the name and SHA-256 of each file
+
+    Returns
+    -------
+    Path : `out`
+
+    Raises
+    ------
+    ValueError : `out` exists and is not empty, unknown dtype, or more blocks asked for than a file has
+    WeightsError : a file is missing, unreadable, or does not hold such a network
+    """
+    out = free_folder(out)
+    files = {"lung_unet": lung_unet, "encoder_full": encoder_full, "encoder_lung": encoder_lung}
+    if training is None:
+        named = {**files, "heads": heads} if isinstance(heads, str | Path) else files
+        training = {"packed_from": {role: _fingerprint(Path(file)) for role, file in named.items()}}
+    networks = {
+        "lung_unet": unet_from(read_state(lung_unet), source=str(lung_unet)),
+        "encoder_full": vit_from(read_state(encoder_full), blocks_full, source=str(encoder_full)),
+        "encoder_lung": vit_from(read_state(encoder_lung), blocks_lung, source=str(encoder_lung)),
+    }
+    return write_bundle(
+        out,
+        name=out.name if name is None else name,
+        licence=licence,
+        intended_use=intended_use,
+        demonstration=demonstration,
+        networks=networks,
+        heads=read_heads(heads) if isinstance(heads, str | Path) else heads,
+        dtype=dtype,
+        training=training,
+        metrics=metrics,
+    )
+
+
+def write_bundle(
+    out: str | Path,
+    *,
+    name: str,
+    licence: str,
+    intended_use: str,
+    demonstration: bool,
+    networks: Mapping[str, tuple[Mapping[str, Tensor], Mapping[str, Any]]],
+    heads: Mapping[str, np.ndarray],
+    dtype: str = "float32",
+    training: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a bundle, wholly or not at all. The same arguments give the same bytes, and so the same hash.
+
+    Parameters
+    ----------
+    networks : for "lung_unet", "encoder_full" and "encoder_lung": (state dict, architecture) as in `NetworkRecord`
+    heads : as `check_heads`; any floating type, and shapes that hold the same numbers, such as (1, features)
+    dtype : of the stored networks, "float32" or "float16"; heads stay float64
+    training, metrics : facts for ``bundle.json``; anything JSON can hold
+
+    Raises
+    ------
+    ValueError : `out` exists and is not empty, or the dtype is unknown
+    WeightsError : the tensors do not fit the architecture, are not finite in that dtype, or cannot be written
+    """
+    out = free_folder(out)
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}. Got {dtype!r} instead.")
+    architectures = {network: networks[network][1] for network in NETWORK_KINDS}
+    numbers = check_heads(as_float64(heads), encoder_widths(architectures), source=f"heads of {name}")
+    partial = out.with_name(f".{out.name}.{secrets.token_hex(4)}.partial")
+    try:
+        partial.mkdir(parents=True)
+        records = {}
+        for network, architecture in architectures.items():
+            state = _stored(networks[network][0], DTYPES[dtype], source=network)
+            check_fit(build_network(architecture), state, source=network)
+            safetensors.torch.save_file(state, partial / f"{network}.safetensors")
+            fingerprint = _fingerprint(partial / f"{network}.safetensors")
+            records[network] = {**fingerprint, "architecture": dict(architecture)}
+        safetensors.numpy.save_file(numbers, partial / "heads.safetensors")
+        facts = {
+            "format_version": FORMAT_VERSION,
+            "name": name,
+            "licence": licence,
+            "intended_use": intended_use,
+            "demonstration": demonstration,
+            "networks": records,
+            "heads": _fingerprint(partial / "heads.safetensors"),
+            "training": dict(training or {}),
+            "metrics": dict(metrics or {}),
+        }
+        text = json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False)
+        (partial / "bundle.json").write_text(text + "\n", encoding="utf-8")
+        for stored in partial.glob("*.safetensors"):
+            shutil.copymode(partial / "bundle.json", stored)  # safetensors makes files that only their owner can read
+        if out.exists():
+            out.rmdir()  # empty, as checked; Windows does not rename over it
+        partial.rename(out)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{out}: the bundle could not be written ({error}). Is there room, and may you?") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return out
+
+
+def read_state(path: str | Path) -> dict[str, Tensor]:
+    """Every tensor of a .safetensors or PyTorch file by name, memory-mapped where possible; no code in it is run.
+
+    Raises
+    ------
+    WeightsError : missing, unreadable, or not a state dict (plain, or under the key ``state_dict``)
+    """
+    path = Path(path)
+    try:
+        refuse_git_lfs_pointer(path)
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        # Files from before PyTorch 1.6 are not zip archives and cannot be memory-mapped.
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except (OSError, SafetensorError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+        raise WeightsError(f"{path}: expected a network's state dict, found: {_first_sentence(error)}.") from None
+    if isinstance(content, dict) and "state_dict" in content:
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
+        raise WeightsError(
+            f"{path}: expected a state dict, plain or under the key 'state_dict', found another content."
+        )
+    return dict(content)
+
+
+def unet_from(state: Mapping[str, Tensor], *, source: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """State and architecture of a lung U-Net in the published layout, without the tensors that never run.
+
+    Raises
+    ------
+    WeightsError : not that layout
+    """
+    state = without_unused_keys(state)
+    try:
+        width = state["down_path.0.block.0.weight"].shape[0]
+        classes = state["last.weight"].shape[0]
+    except KeyError as error:
+        raise WeightsError(f"{source}: expected a U-Net in the layout of R231, found no {error}.") from None
+    architecture = {"kind": "unet", "classes": classes, "depth": _count(state, "down_path"), "width": width}
+    check_fit(build_network(architecture), state, source=source)
+    return state, architecture
+
+
+def vit_from(state: Mapping[str, Tensor], blocks: int, *, source: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """State and architecture of the first `blocks` blocks of a ViT, without final norm, head and iBOT's mask token.
+
+    Raises
+    ------
+    ValueError : the file has fewer blocks
+    WeightsError : not a ViT, or of a width that timm's ViTs with 16×16 patches do not have
+    """
+    try:
+        width = state["cls_token"].shape[-1]
+    except KeyError as error:
+        raise WeightsError(f"{source}: expected a ViT in the layout of timm or iBOT, found no {error}.") from None
+    names = {known: name for name, known in ENCODER_WIDTHS.items()}
+    if width not in names:
+        raise WeightsError(
+            f"{source}: embedding width must be one of {', '.join(map(str, names))}. Got {width} instead."
+        )
+    if not 1 <= blocks <= (available := _count(state, "blocks")):
+        raise ValueError(f"blocks must be in 1…{available}, what {source} has. Got {blocks} instead.")
+    numbered = re.compile(r"blocks\.(\d+)\.")
+    kept = {
+        key: tensor
+        for key, tensor in state.items()
+        if key not in UNUSED_IN_VIT and not ((block := numbered.match(key)) and int(block[1]) >= blocks)
+    }
+    architecture = {"kind": "vit", "timm_name": names[width], "blocks": blocks}
+    check_fit(build_network(architecture), kept, source=source)
+    return kept, architecture
+
+
+def _stored(state: Mapping[str, Tensor], dtype: torch.dtype, *, source: str) -> dict[str, Tensor]:
+    stored = {}
+    for key, tensor in state.items():
+        target = dtype if tensor.is_floating_point() else tensor.dtype
+        stored[key] = tensor.detach().to("cpu", target).contiguous()
+        if not np.isfinite(stored[key].numpy()).all():
+            raise WeightsError(f"{source}: {key} must be finite as {target}. Is the file damaged? Try dtype float32.")
+    return stored
+
+
+def free_folder(out: str | Path) -> Path:
+    """The absolute path of a folder that a bundle may be written to.
+
+    Raises
+    ------
+    ValueError : it exists and is not empty
+    """
+    out = Path(out).absolute()
+    try:
+        occupied = os.path.exists(out) and bool(os.listdir(out))
+    except OSError:  # a file, or a folder that may not be read
+        occupied = True
+    if occupied:
+        raise ValueError(f"out must be a new or empty folder. Got {out}, which exists: choose another or remove it.")
+    return out
+
+
+def _count(state: Mapping[str, Tensor], prefix: str) -> int:
+    return len({key.split(".")[1] for key in state if key.startswith(f"{prefix}.")})
+
+
+def _fingerprint(path: Path) -> dict[str, str]:
+    try:
+        with path.open("rb") as file:
+            return {"file": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    except OSError as error:
+        raise WeightsError(f"{path}: expected a file of weights, found: {error.strerror}.") from None
+
+
+def _first_sentence(error: Exception) -> str:
+    """PyTorch's messages go on for a page."""
+    return " ".join(str(error).split()).partition(". ")[0][:200].rstrip(".") or type(error).__name__

@@ -1,0 +1,370 @@
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+from tiny_checkpoints import heads_arrays, write_tiny_bundle
+
+from balaitous.errors import WeightsError
+from balaitous.networks.loading import build_network, load_strictly
+from balaitous.weights import bundle as bundle_module
+from balaitous.weights.bundle import find_bundle, open_bundle
+from balaitous.weights.heads import check_heads
+from balaitous.weights.inventory import list_bundles, verify
+
+
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory):
+    return write_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
+
+
+@pytest.fixture
+def folder(made_once, tmp_path):
+    """A bundle of its own for each test, to be damaged."""
+    return Path(shutil.copytree(made_once, tmp_path / "tiny"))
+
+
+@pytest.fixture
+def elsewhere(monkeypatch, tmp_path):
+    """No bundle in any place of the search order; returns {place: folder to put one}."""
+    for variable in ("BALAITOUS_WEIGHTS", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("BALAITOUS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(bundle_module, "PACKAGE", tmp_path / "repository" / "balaitous")
+    monkeypatch.setattr(bundle_module, "MODEL_MOUNT", tmp_path / "model")
+    return {
+        "model": tmp_path / "model",
+        "stoic": tmp_path / "repository" / "resources" / "stoic",
+        "cache": tmp_path / "cache" / "stoic",
+        "mini": tmp_path / "repository" / "resources" / "mini",
+        "installed": tmp_path / "repository" / "balaitous" / "resources" / "mini",
+    }
+
+
+def rewrite(folder: Path, **changes) -> None:
+    path = folder / "bundle.json"
+    facts = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in facts.items() if value is not None}))
+
+
+def assert_one_line(error: pytest.ExceptionInfo) -> None:
+    assert error.value.exit_code == 4
+    assert "\n" not in str(error.value)
+
+
+# What is in a bundle
+
+
+def test_a_bundle_states_its_name_use_networks_and_hash(folder):
+    bundle = open_bundle(folder)
+    assert bundle.name == "tiny"
+    assert bundle.sha256 == hashlib.sha256((folder / "bundle.json").read_bytes()).hexdigest()
+    assert bundle.networks["lung_unet"].architecture == {"kind": "unet", "classes": 3, "depth": 3, "width": 4}
+    assert bundle.networks["encoder_lung"].architecture == {
+        "kind": "vit",
+        "timm_name": "vit_tiny_patch16_224",
+        "blocks": 1,
+    }
+    assert not bundle.demonstration
+    assert set(bundle.files) == {path.name for path in folder.iterdir()} - {"bundle.json"}
+
+
+@pytest.mark.parametrize("network", ["lung_unet", "encoder_full", "encoder_lung"])
+def test_a_network_takes_its_weights_strictly_and_runs_in_float32(folder, network):
+    bundle = open_bundle(folder)
+    module = build_network(bundle.networks[network].architecture).eval()
+    load_strictly(module, bundle.load_state(network), source=network)
+    assert {tensor.device.type for tensor in module.state_dict().values()} == {"cpu"}
+    image = torch.zeros(1, 1, 32, 32) if network == "lung_unet" else torch.zeros(1, 3, 224, 224)
+    with torch.inference_mode():
+        output = module(image)
+    assert output.dtype == torch.float32
+    assert torch.isfinite(output).all()
+
+
+def test_heads_come_back_bit_for_bit(folder):
+    heads = open_bundle(folder).load_heads()
+    for name, array in heads_arrays().items():
+        assert heads[name].tobytes() == array.tobytes()
+        assert heads[name].shape == array.shape
+
+
+def test_a_file_is_hashed_once_until_it_changes(folder, monkeypatch):
+    hashed = []
+    digest = hashlib.file_digest
+
+    def counted(stream, algorithm):
+        hashed.append(stream.name)
+        return digest(stream, algorithm)
+
+    monkeypatch.setattr(hashlib, "file_digest", counted)
+    for _ in range(3):
+        open_bundle(folder).load_state("lung_unet")
+    assert len(hashed) == 1
+    path = folder / "lung_unet.safetensors"
+    path.write_bytes(path.read_bytes()[:-4] + b"\x00\x01\x02\x03")
+    with pytest.raises(WeightsError, match="expected SHA-256"):
+        open_bundle(folder).load_state("lung_unet")
+    assert len(hashed) == 2
+
+
+# What a bundle must not be
+
+
+@pytest.mark.parametrize("fact", ["format_version", "name", "licence", "intended_use", "networks", "heads", "training"])
+def test_a_missing_fact_is_named(folder, fact):
+    rewrite(folder, **{fact: None})
+    with pytest.raises(WeightsError, match=f"bundle.json: expected '{fact}' .* found nothing") as error:
+        open_bundle(folder)
+    assert_one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format_version": 99}, "format_version must be 1. Got 99"),
+        ({"demonstration": "no"}, "expected 'demonstration' .bool., found 'no'"),
+        ({"heads": {"file": "../heads.safetensors", "sha256": "0"}}, "a name inside the bundle's folder"),
+    ],
+)
+def test_a_fact_that_cannot_be_is_refused(folder, changes, message):
+    rewrite(folder, **changes)
+    with pytest.raises(WeightsError, match=message) as error:
+        open_bundle(folder)
+    assert_one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "message"),
+    [
+        ({"kind": "vit", "timm_name": "vit_tiny_patch16_224", "blocks": 2}, "lung_unet must be of kind unet"),
+        ({"kind": "unet", "classes": 3, "depth": 5}, "with kind, classes, depth, width"),
+        ({"kind": "unet", "classes": 3, "depth": 5, "width": "64"}, "expected 'width' .int., found '64'"),
+    ],
+)
+def test_an_architecture_must_be_complete(folder, architecture, message):
+    networks = json.loads((folder / "bundle.json").read_text())["networks"]
+    networks["lung_unet"]["architecture"] = architecture
+    rewrite(folder, networks=networks)
+    with pytest.raises(WeightsError, match=message):
+        open_bundle(folder)
+
+
+@pytest.mark.parametrize("name", ["hf-hub:somebody/something", "vit_none_such", "../model"])
+def test_an_architecture_is_never_looked_up_outside_timm(name):
+    with pytest.raises(WeightsError, match="must be the name of a ViT of timm"):
+        build_network({"kind": "vit", "timm_name": name, "blocks": 2})
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"null"])
+def test_a_bundle_json_that_is_no_json_object_is_refused(folder, content):
+    (folder / "bundle.json").write_bytes(content)
+    with pytest.raises(WeightsError, match=r"bundle\.json: expected") as error:
+        open_bundle(folder)
+    assert_one_line(error)
+
+
+@pytest.mark.parametrize("file", ["lung_unet.safetensors", "encoder_full.safetensors", "heads.safetensors"])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.unlink(), "No such file"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "expected SHA-256 .*, found"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1] + b"?"), "expected SHA-256 .*, found"),
+        (
+            lambda path: path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"),
+            "found a Git LFS pointer to it. Run `git lfs pull`",
+        ),
+    ],
+)
+def test_a_damaged_file_is_named_and_never_opened(folder, file, damage, message):
+    bundle = open_bundle(folder)
+    damage(folder / file)
+    with pytest.raises(WeightsError, match=f"{file}: .*{message}") as error:
+        bundle.load_heads() if file.startswith("heads") else bundle.load_state(file.removesuffix(".safetensors"))
+    assert_one_line(error)
+
+
+def test_a_file_with_the_right_hash_that_is_not_safetensors_is_refused(folder):
+    (folder / "lung_unet.safetensors").write_bytes(b"not a safetensors file")
+    networks = json.loads((folder / "bundle.json").read_text())["networks"]
+    networks["lung_unet"]["sha256"] = hashlib.sha256(b"not a safetensors file").hexdigest()
+    rewrite(folder, networks=networks)
+    with pytest.raises(WeightsError, match=r"lung_unet\.safetensors: expected a readable file") as error:
+        open_bundle(folder).load_state("lung_unet")
+    assert_one_line(error)
+
+
+def test_tensors_that_do_not_fit_are_counted_and_named(folder):
+    bundle = open_bundle(folder)
+    state = bundle.load_state("lung_unet")
+    module = build_network(bundle.networks["lung_unet"].architecture)
+    state["last.weight"] = torch.zeros(6, 4, 1, 1)
+    state["surplus"] = state.pop("last.bias")
+    expected = (
+        r"unet.safetensors: .* found 1 missing \(last.bias\); 1 not expected \(surplus\); "
+        r"1 of another shape \(last.weight: expected \(3, 4, 1, 1\), found \(6, 4, 1, 1\)\)"
+    )
+    with pytest.raises(WeightsError, match=expected) as error:
+        load_strictly(module, state, source="unet.safetensors")
+    assert_one_line(error)
+
+
+def with_head(name: str, array) -> dict:
+    return heads_arrays() | {name: np.asarray(array, dtype=np.float64)}
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({}, "expected the arrays alpha_full_covid"),
+        (heads_arrays() | {"coef_other": np.zeros(3)}, "wrong: coef_other"),
+        (with_head("coef_lung_severe", np.zeros(192)), "194 of lung_severe .* found 192 and 192"),
+        (with_head("coef_full_covid", np.full(192, np.nan)), "coef_full_covid must be float64 and finite"),
+        (with_head("intercept_full_covid", [0.0, 1.0]), "intercept_full_covid must have the shape"),
+        (with_head("alpha_full_covid", 0.9), "averaging weights of covid must be ≥ 0 and sum to 1"),
+        (heads_arrays() | {"alpha_full_covid": np.array(0.25, dtype=np.float32)}, "Got float32"),
+        (heads_arrays(width=384), "expected 192 coefficients of full_covid and 194 of full_severe .* 384 and 386"),
+    ],
+)
+def test_heads_that_are_not_four_regressions_on_these_encoders_are_refused(arrays, message):
+    with pytest.raises(WeightsError, match=message) as error:
+        check_heads(arrays, {"full": 192, "lung": 192}, source="heads.npz")
+    assert_one_line(error)
+
+
+def test_heads_are_checked_against_the_encoders_when_loaded(folder):
+    safetensors.numpy.save_file(heads_arrays(width=384), folder / "heads.safetensors")
+    digest = hashlib.sha256((folder / "heads.safetensors").read_bytes()).hexdigest()
+    rewrite(folder, heads={"file": "heads.safetensors", "sha256": digest})
+    with pytest.raises(WeightsError, match="Were these heads fitted on this encoder"):
+        open_bundle(folder).load_heads()
+
+
+# Where a bundle is found
+
+
+def test_bundles_are_found_in_the_order_of_the_design(made_once, elsewhere, monkeypatch):
+    for place in ("installed", "mini", "cache", "stoic", "model"):  # from last to first
+        shutil.copytree(made_once, elsewhere[place])
+        assert find_bundle() == elsewhere[place]
+    monkeypatch.setenv("BALAITOUS_WEIGHTS", str(made_once))
+    assert find_bundle() == made_once
+    assert find_bundle(elsewhere["cache"]) == elsewhere["cache"]
+
+
+def test_nothing_found_lists_every_place_and_what_to_do(elsewhere):
+    with pytest.raises(WeightsError, match="no weights found") as error:
+        find_bundle()
+    assert_one_line(error)
+    for folder in elsewhere.values():
+        assert str(folder) in str(error.value)
+    assert "balaitous weights fetch stoic" in str(error.value)
+
+
+def test_a_name_is_looked_up_among_the_bundles(made_once, elsewhere):
+    shutil.copytree(made_once, elsewhere["cache"])
+    shutil.copytree(made_once, elsewhere["installed"])
+    assert find_bundle("stoic") == elsewhere["cache"]
+    assert find_bundle("mini") == elsewhere["installed"]
+    shutil.copytree(made_once, elsewhere["stoic"].with_name("mine"))
+    assert find_bundle("mine") == elsewhere["stoic"].with_name("mine")
+
+
+@pytest.mark.parametrize("asked", ["stoic", "no/such/folder", "~/nowhere"])
+def test_what_was_asked_for_and_is_not_there_never_falls_back(made_once, elsewhere, monkeypatch, asked):
+    shutil.copytree(made_once, elsewhere["mini"])
+    with pytest.raises(WeightsError, match=f"weights '{asked}': expected a weight bundle's name or folder") as error:
+        find_bundle(asked)
+    assert_one_line(error)
+    monkeypatch.setenv("BALAITOUS_WEIGHTS", asked)
+    with pytest.raises(WeightsError, match=r"\$BALAITOUS_WEIGHTS"):
+        find_bundle()
+
+
+def test_a_model_mount_may_be_empty_or_hold_the_bundle_in_its_only_sub_folder(made_once, elsewhere):
+    shutil.copytree(made_once, elsewhere["mini"])
+    elsewhere["model"].mkdir()
+    assert find_bundle() == elsewhere["mini"]
+    shutil.copytree(made_once, elsewhere["model"] / "stoic")
+    assert find_bundle() == elsewhere["model"] / "stoic"
+
+
+def test_a_model_mount_with_something_else_in_it_is_not_passed_over(made_once, elsewhere):
+    shutil.copytree(made_once, elsewhere["mini"])
+    elsewhere["model"].mkdir()
+    (elsewhere["model"] / "checkpoint.pth").touch()
+    with pytest.raises(WeightsError, match=r"expected bundle.json in it .* found checkpoint.pth") as error:
+        find_bundle()
+    assert_one_line(error)
+
+
+def test_without_a_home_the_search_goes_on(made_once, elsewhere, monkeypatch):
+    shutil.copytree(made_once, elsewhere["mini"])
+    monkeypatch.delenv("BALAITOUS_CACHE")
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # what it does for a user without a home
+    assert bundle_module.user_cache() is None
+    assert find_bundle() == elsewhere["mini"]
+
+
+# What `weights verify` and `weights list` show
+
+
+def test_verify_finds_nothing_wrong_with_a_whole_bundle(folder):
+    assert [check.problem for check in verify(folder)] == [None] * 5
+
+
+def test_verify_reports_each_file_and_is_not_fooled_by_an_old_modification_time(folder):
+    assert all(check.ok for check in verify(folder))
+    path = folder / "encoder_full.safetensors"
+    before = path.stat()
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    (folder / "heads.safetensors").unlink()
+    problems = {check.file: check.problem for check in verify(folder) if not check.ok}
+    assert set(problems) == {"encoder_full.safetensors", "heads.safetensors"}
+    assert "expected SHA-256" in problems["encoder_full.safetensors"]
+
+
+def test_verify_builds_the_networks(folder):
+    networks = json.loads((folder / "bundle.json").read_text())["networks"]
+    networks["encoder_full"]["architecture"]["blocks"] = 3
+    rewrite(folder, networks=networks)
+    problems = {check.file: check.problem for check in verify(folder) if not check.ok}
+    assert list(problems) == ["encoder_full.safetensors"]
+    assert "missing (blocks.2.norm1.weight" in problems["encoder_full.safetensors"]
+
+
+def test_verify_of_a_folder_without_bundle_says_so(tmp_path):
+    (check,) = verify(tmp_path)
+    assert check.file == "bundle.json"
+    assert "No such file" in check.problem
+
+
+def test_the_list_shows_every_place_and_which_bundle_is_in_use(made_once, elsewhere):
+    shutil.copytree(made_once, elsewhere["mini"])
+    shutil.copytree(made_once, elsewhere["mini"].with_name("mine"))
+    (elsewhere["cache"]).mkdir(parents=True)
+    (elsewhere["cache"] / "bundle.json").write_text("{}")
+    listed = {entry.folder: entry for entry in list_bundles()}
+    assert set(elsewhere.values()) <= set(listed)
+    assert listed[elsewhere["mini"]].bundle.name == "tiny"
+    assert listed[elsewhere["mini"]].size_bytes == sum(path.stat().st_size for path in made_once.iterdir())
+    assert listed[elsewhere["mini"].with_name("mine")].place == "by name"
+    assert "format_version" in listed[elsewhere["cache"]].problem
+    assert listed[elsewhere["stoic"]].bundle is None
+    assert [entry.folder for entry in listed.values() if entry.in_use] == [elsewhere["cache"]]
+
+
+def test_the_list_shows_why_the_bundle_of_the_environment_is_not_there(made_once, elsewhere, monkeypatch):
+    monkeypatch.setenv("BALAITOUS_WEIGHTS", "nowhere")
+    first = list_bundles()[0]
+    assert first.place == "$BALAITOUS_WEIGHTS"
+    assert "found no bundle.json" in first.problem
+    monkeypatch.setenv("BALAITOUS_WEIGHTS", str(made_once))
+    assert list_bundles()[0].in_use
