@@ -1,0 +1,285 @@
+"""Lung labels of a CT volume, their cleaning, and the crops around them: steps 4 to 8 of the method.
+
+Arrays are (Z, Y, X) in LPS order, labels 0 background, 1 right lung, 2 left lung.
+
+References
+----------
+Hofmanninger et al. 2020, doi:10.1186/s41747-020-00173-2: body crop, 2-D U-Net, volume post-processing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from balaitous.errors import NoLungError
+
+AIR_HU = -1024
+WINDOW_HU = (-1024, 600)  # what both kinds of network see
+RIGHT, LEFT = 1, 2
+
+BODY_THRESHOLD_HU = -500
+BODY_GRID = 128  # the body box is found on a 128×128 copy of the slice
+UNET_GRID = 256
+
+TISSUE_THRESHOLD_HU = -100  # a 2-D component whose 5th percentile is above this holds no air: not lung
+TISSUE_PERCENTILE = 5
+SMALLEST_MERGED_VOXELS = 3
+Z_MARGIN = 0.1  # fraction of the lung's slices left out at either end
+
+ALL_NEIGHBOURS_2D = np.ones((3, 3), bool)
+ALL_NEIGHBOURS_3D = np.ones((3, 3, 3), bool)
+
+Box = tuple[slice, slice]  # rows, columns
+
+
+# --- step 4: lung labels ---------------------------------------------------------------------------------------------
+
+
+def segment_lungs(
+    hu: NDArray, label_slices: Callable[[NDArray[np.float32]], NDArray[np.uint8]], chunk: int = 8
+) -> NDArray[np.uint8]:
+    """Label the lungs of a volume slice by slice, then make the labels consistent in 3-D.
+
+    Parameters
+    ----------
+    hu : (Z, Y, X), LPS, in HU
+    label_slices : the network: (B, 256, 256) in [0, 1] → (B, 256, 256) labels
+    chunk : axial slices that are prepared and labelled at a time
+
+    Returns
+    -------
+    (Z, Y, X) of 0 background, 1 right lung, 2 left lung
+    """
+    boxes = []
+    labels = np.empty((len(hu), UNET_GRID, UNET_GRID), np.uint8)
+    for start in range(0, len(hu), chunk):
+        stop = min(start + chunk, len(hu))
+        inputs = np.empty((stop - start, UNET_GRID, UNET_GRID), np.float32)
+        for i, axial in enumerate(hu[start:stop]):
+            inputs[i], box = unet_input(axial)
+            boxes.append(box)
+        labels[start:stop] = label_slices(inputs)
+
+    labels = merge_components(labels)
+    out = np.zeros(hu.shape, np.uint8)
+    for axial, crop, box in zip(out, labels, boxes, strict=True):
+        height, width = axial[box].shape
+        axial[box] = crop[np.ix_(nearest(UNET_GRID, height), nearest(UNET_GRID, width))]
+    return out
+
+
+def unet_input(axial_hu: NDArray) -> tuple[NDArray[np.float32], Box]:
+    """What the U-Net sees of one axial slice (Y, X) in HU: the body, 256×256, in [0, 1]; and the body's box."""
+    low, high = WINDOW_HU
+    axial_hu = np.clip(axial_hu, low, high)
+    box = body_box(axial_hu)
+    crop = axial_hu[box]
+    # Integral HU stay integral here, as in the published package.
+    scale = (UNET_GRID / crop.shape[0], UNET_GRID / crop.shape[1])
+    resized = ndimage.zoom(crop, scale, order=1, mode="nearest")
+    return (np.clip(resized, low, high).astype(np.float32) - low) / (high - low), box
+
+
+def body_box(axial_hu: NDArray) -> Box:
+    """Bounding box of the body in an axial slice (Y, X) in HU; the whole slice where no body is found."""
+    height, width = axial_hu.shape
+    small = axial_hu[np.ix_(nearest(height, BODY_GRID), nearest(width, BODY_GRID))] > BODY_THRESHOLD_HU
+    small = ndimage.binary_closing(small)
+    small = ndimage.binary_fill_holes(small, structure=ALL_NEIGHBOURS_2D)
+    small = ndimage.binary_erosion(small, iterations=2)
+    components, count = ndimage.label(small)
+    if count == 0:
+        return slice(0, height), slice(0, width)
+    body = ndimage.binary_dilation(components == largest_component(components), iterations=2)
+    body = body[np.ix_(nearest(BODY_GRID, height), nearest(BODY_GRID, width))]
+    components, _ = ndimage.label(body, structure=ALL_NEIGHBOURS_2D)
+    rows, columns = ndimage.find_objects(components, max_label=1)[0]
+    return rows, columns
+
+
+@lru_cache(maxsize=1024)
+def nearest(size_in: int, size_out: int) -> NDArray[np.int32]:
+    """Indices that resize an axis to `size_out` by nearest neighbour, corner voxels on corner voxels."""
+    # mode: rounding may put the last corner just outside, where scipy's default is 0
+    return ndimage.zoom(np.arange(size_in, dtype=np.int32), size_out / size_in, order=0, mode="nearest")
+
+
+def largest_component(components: NDArray[np.int32]) -> int:
+    """Label of the component with the most voxels (0, the background, apart; the first of equals)."""
+    return int(np.argmax(np.bincount(components.ravel())[1:])) + 1
+
+
+def merge_components(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Give stray components to the neighbour they border most, keep one component a lung and fill its holes.
+
+    In order of growing size, a component (26-neighbourhood, one label) that is not the largest of its label and has at
+    least 3 voxels joins the lung component with which it shares the largest border, if there is one.
+
+    Parameters
+    ----------
+    labels : (Z, Y, X) of 0, 1 (right), 2 (left)
+    """
+    right, right_count = ndimage.label(labels == RIGHT, structure=ALL_NEIGHBOURS_3D)
+    components, left_count = ndimage.label(labels == LEFT, structure=ALL_NEIGHBOURS_3D)
+    components[components > 0] += right_count
+    components += right
+    label_of = np.repeat([0, RIGHT, LEFT], [1, right_count, left_count])
+    size = np.bincount(components.ravel(), minlength=len(label_of))
+    boxes = ndimage.find_objects(components)
+    largest = {label: max(size[label_of == label], default=0) for label in (RIGHT, LEFT)}
+
+    by_size = 1 + np.argsort(size[1:], kind="stable")
+    for component in by_size:
+        if not SMALLEST_MERGED_VOXELS <= size[component] < largest[label_of[component]]:
+            continue
+        around = grown(boxes[component - 1], components.shape)
+        region = components[around]
+        border = ndimage.binary_dilation(region == component) & (region != component) & (region > 0)
+        if not border.any():
+            continue
+        shared = np.bincount(region[border])
+        neighbour = int(np.argmax(shared))
+        region[region == component] = neighbour
+        boxes[neighbour - 1] = union(boxes[neighbour - 1], boxes[component - 1])
+        if size[neighbour] == largest[label_of[neighbour]]:
+            largest[label_of[neighbour]] += size[component]
+        size[neighbour] += size[component]
+
+    merged = label_of[components]
+    out = np.zeros(labels.shape, np.uint8)
+    for label in (RIGHT, LEFT):
+        lung = merged == label
+        if lung.any():
+            out[fill_holes(keep_largest(lung))] = label
+    return out
+
+
+def grown(box: tuple[slice, ...], shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """The box one voxel larger on every side, clamped to the array."""
+    return tuple(slice(max(s.start - 1, 0), min(s.stop + 1, n)) for s, n in zip(box, shape, strict=True))
+
+
+def union(a: tuple[slice, ...], b: tuple[slice, ...]) -> tuple[slice, ...]:
+    """The smallest box that holds both."""
+    return tuple(slice(min(s.start, t.start), max(s.stop, t.stop)) for s, t in zip(a, b, strict=True))
+
+
+def keep_largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The largest component (26-neighbourhood) of a non-empty mask (Z, Y, X)."""
+    components, count = ndimage.label(mask, structure=ALL_NEIGHBOURS_3D)
+    return mask if count == 1 else components == largest_component(components)
+
+
+def fill_holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Fill background that cannot reach the edge of the volume; in a single slice, holes under 64 pixels."""
+    if len(mask) == 1:
+        holes, _ = ndimage.label(ndimage.binary_fill_holes(mask[0]) & ~mask[0])
+        small = np.bincount(holes.ravel()) < 64
+        small[0] = False
+        return mask | small[holes]
+    # One labelling of the background, inside the mask's box, is many times faster than scipy's binary_fill_holes,
+    # which dilates from the edge step by step.
+    box = ndimage.find_objects(mask.astype(np.uint8))[0]
+    background, count = ndimage.label(~mask[box])
+    open_ = np.zeros(count + 1, bool)
+    for axis in range(3):
+        for edge in (0, -1):
+            open_[np.unique(background.take(edge, axis))] = True
+    open_[0] = True  # 0 is the mask itself
+    filled = mask.copy()
+    filled[box] |= ~open_[background]
+    return filled
+
+
+# --- step 6: clean ---------------------------------------------------------------------------------------------------
+
+
+def clean_lungs(hu: NDArray, labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """One component a lung, without 2-D parts that hold no air; (Z, Y, X) in, mask (Z, Y, X) out, empty if no lung."""
+    mask = np.zeros(labels.shape, bool)
+    for label in (RIGHT, LEFT):
+        lung = labels == label
+        if lung.any():
+            mask |= keep_largest(lung)
+    for axial_hu, axial_mask in zip(hu, mask, strict=True):
+        components, _ = ndimage.label(axial_mask, structure=ALL_NEIGHBOURS_2D)
+        for i, box in enumerate(ndimage.find_objects(components), start=1):
+            part = components[box] == i
+            if np.percentile(axial_hu[box][part], TISSUE_PERCENTILE) > TISSUE_THRESHOLD_HU:
+                axial_mask[box][part] = False
+    return mask
+
+
+# --- steps 6 to 8 together -------------------------------------------------------------------------------------------
+
+
+def lung_view(hu: NDArray, labels: NDArray[np.uint8]) -> tuple[NDArray, NDArray[np.bool_], int]:
+    """What the encoders look at: image in HU and lung mask, both (Z', 224, 224), and the lung's voxels in all.
+
+    Parameters
+    ----------
+    hu, labels : (Z, Y, X)
+
+    Raises
+    ------
+    NoLungError : if no lung, or too little of it, is found
+    """
+    mask = clean_lungs(hu, labels)
+    if not mask.any():
+        raise NoLungError("no lung found")
+    image, view = crop_in_plane(hu, mask)
+    kept = lung_slices(view)
+    return np.ascontiguousarray(image[kept]), np.ascontiguousarray(view[kept]), int(mask.sum())
+
+
+# --- steps 7 and 8: crops --------------------------------------------------------------------------------------------
+
+
+def crop_in_plane(hu: NDArray, mask: NDArray[np.bool_], size: int = 224) -> tuple[NDArray, NDArray[np.bool_]]:
+    """Cut or pad Y, then X, to `size` voxels: cut around the middle of the lung, pad evenly with air (odd voxel last).
+
+    Parameters
+    ----------
+    hu, mask : (Z, Y, X); the mask must not be empty
+    """
+    for axis in (1, 2):
+        found = hu.shape[axis]
+        if found > size:
+            lung = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
+            half = size // 2
+            centre = int(np.clip((lung[0] + lung[-1]) // 2, half, found - half))
+            window = [slice(None)] * 3
+            window[axis] = slice(centre - half, centre + half)
+            hu, mask = hu[tuple(window)], mask[tuple(window)]
+        elif found < size:
+            pad = [(0, 0)] * 3
+            pad[axis] = ((size - found) // 2, (size - found + 1) // 2)
+            hu, mask = np.pad(hu, pad, constant_values=AIR_HU), np.pad(mask, pad)
+    return hu, mask
+
+
+def lung_slices(mask: NDArray[np.bool_]) -> slice:
+    """The axial slices the method looks at: the lung's, without the last one and without 10 % at either end.
+
+    Parameters
+    ----------
+    mask : (Z, Y, X)
+
+    Raises
+    ------
+    NoLungError : if that leaves no slice
+    """
+    found = np.flatnonzero(mask.any(axis=(1, 2)))
+    if len(found) == 0:
+        raise NoLungError("no lung found")
+    first, last = int(found[0]), int(found[-1])
+    count = last - first  # the last slice with lung is left out, as in the published method
+    start, stop = int(count * Z_MARGIN), int(count * (1 - Z_MARGIN))
+    if stop <= start:
+        raise NoLungError(f"lung found in {len(found)} slice(s) of 5 mm only, at least 3 are needed")
+    return slice(first + start, first + stop)

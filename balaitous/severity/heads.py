@@ -1,0 +1,53 @@
+"""From features to probabilities: four logistic regressions and two weighted means (steps 13 and 14)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+AGE_RANGE = (0.25, 0.95)  # of the age feature, age in centuries
+VIEWS = ("full", "lung")
+OUTCOMES = ("covid", "severe")
+
+
+@dataclass(frozen=True)
+class Heads:
+    """The logistic regressions of a bundle.
+
+    Attributes
+    ----------
+    arrays : ``coef_{view}_{outcome}`` (width,) for covid, (width + 2,) for severe, whose last two values weigh the age
+        feature and sex; ``intercept_{view}_{outcome}``; ``alpha_{view}_{outcome}``, the weight of a view in the mean
+    """
+
+    arrays: Mapping[str, NDArray]
+
+    def probabilities(self, features: Mapping[str, NDArray], age_years: float, sex: float) -> dict[str, float]:
+        """Probabilities ``{full,lung}_{covid,severe}``, ``covid`` and ``severe`` of one scan.
+
+        Parameters
+        ----------
+        features : (width,) of each view, "full" and "lung"
+        age_years : of the patient
+        sex : 1 male, 0 female, 0.5 unknown
+        """
+        patient = [age_feature(age_years), sex]
+        out: dict[str, float] = {}
+        for outcome in OUTCOMES:
+            for view in VIEWS:
+                inputs = features[view] if outcome == "covid" else np.concatenate([features[view], patient])
+                logit = inputs @ self.arrays[f"coef_{view}_{outcome}"] + self.arrays[f"intercept_{view}_{outcome}"]
+                out[f"{view}_{outcome}"] = float(expit(np.squeeze(logit)))
+        for outcome in OUTCOMES:
+            mean = sum(float(self.arrays[f"alpha_{view}_{outcome}"]) * out[f"{view}_{outcome}"] for view in VIEWS)
+            out[outcome] = float(np.clip(mean, 0.0, 1.0))  # rounding may leave [0, 1] by 1e-16
+        return out
+
+
+def age_feature(age_years: float) -> float:
+    """Age in centuries, within the range seen in training."""
+    return float(np.clip(age_years / 100, *AGE_RANGE))

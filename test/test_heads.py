@@ -1,0 +1,48 @@
+"""Features to probabilities."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from balaitous.severity.heads import Heads, age_feature
+from balaitous.weights.heads import read_heads
+from balaitous.weights.registry import STOIC_HEADS
+
+WIDTH = 4
+
+
+@pytest.fixture
+def heads() -> Heads:
+    arrays = {}
+    for view, alpha in (("full", 0.35), ("lung", 0.65)):
+        arrays[f"coef_{view}_covid"], arrays[f"coef_{view}_severe"] = np.arange(4.0), np.array([0, 0, 0, 0, 2.0, -1.0])
+        for outcome in ("covid", "severe"):
+            arrays[f"intercept_{view}_{outcome}"] = np.array(-1.0)
+            arrays[f"alpha_{view}_{outcome}"] = np.array(alpha)
+    return Heads(arrays)
+
+
+def sigmoid(logit: float) -> float:
+    return 1 / (1 + np.exp(-logit))
+
+
+def test_probabilities_are_logistic_and_their_means_weighted(heads):
+    out = heads.probabilities({"full": np.ones(WIDTH), "lung": np.zeros(WIDTH)}, age_years=60, sex=1)
+    assert out["full_covid"] == pytest.approx(sigmoid(6 - 1))
+    assert out["lung_covid"] == pytest.approx(sigmoid(-1))
+    assert out["full_severe"] == pytest.approx(sigmoid(2 * 0.6 - 1 - 1))
+    assert out["covid"] == pytest.approx(0.35 * sigmoid(5) + 0.65 * sigmoid(-1))
+
+
+@pytest.mark.parametrize(("age", "feature"), [(0, 0.25), (25, 0.25), (60, 0.6), (95, 0.95), (120, 0.95)])
+def test_age_is_in_centuries_within_the_range_of_training(age, feature):
+    assert age_feature(age) == pytest.approx(feature)
+
+
+@given(st.floats(-50, 50), st.floats(0, 120), st.sampled_from([0.0, 0.5, 1.0]))
+def test_every_probability_of_the_published_heads_is_one(level, age, sex):
+    heads = Heads(read_heads(STOIC_HEADS))
+    out = heads.probabilities({"full": np.full(1024, level), "lung": np.full(1024, -level)}, age, sex)
+    assert set(out) == {"full_covid", "lung_covid", "full_severe", "lung_severe", "covid", "severe"}
+    assert all(0 <= value <= 1 for value in out.values())
