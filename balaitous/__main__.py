@@ -1,0 +1,3 @@
+from balaitous.cli import main
+
+main()
