@@ -95,7 +95,7 @@ def test_a_chunk_that_does_not_fit_is_halved_and_nothing_is_lost():
         return list(range(chunk.start, chunk.stop))
 
     chunker = Chunker(12)
-    assert sum(chunker.run(10, work), []) == list(range(10))
+    assert [i for chunk in chunker.run(10, work) for i in chunk] == list(range(10))
     assert chunker.size == 3
     assert tried[:3] == [10, 6, 3]
 
