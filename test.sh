@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Build the image, run it on test/ as Grand Challenge would, and compare its answers with test/expected_output.json.
+# usage: ./test.sh [DOCKER_BUILD_ARGUMENT...]; IMAGE=… names the image (default: balaitous)
+set -euo pipefail
+cd "$(dirname "$0")"
+image=${IMAGE:-balaitous}
+./build.sh "$@"
+
+gpu=
+if docker run --rm --gpus all --entrypoint true "$image" >/dev/null 2>&1; then gpu=--gpus=all; fi
+# The expected numbers are those of the bundle mini; an image with stoic baked in would take that first.
+weights=
+if [ -e resources/stoic ]; then weights=--env=BALAITOUS_WEIGHTS=mini; fi
+output=
+trap 'docker volume rm --force $output >/dev/null' EXIT
+
+# job NAME DOCKER_RUN_FLAG...: one job with a fresh /output, and the comparison, which needs no Python on this machine.
+job() {
+  echo "== $1"
+  shift
+  output=$(docker volume create)
+  docker run --rm $gpu "$@" --volume "$PWD/test:/input:ro" --volume "$output:/output" "$image"
+  docker run --rm --network none --volume "$PWD/test:/input:ro" --volume "$output:/output:ro" --entrypoint python \
+    "$image" /input/compare_outputs.py /output
+  docker volume rm "$output" >/dev/null
+}
+
+today=(--platform=linux/amd64 --network none --volume /tmp --volume "$PWD/resources/mini:/opt/ml/model:ro")
+job "flags of 2021, weights baked in" --memory=16g --memory-swap=16g --cap-drop=ALL --security-opt=no-new-privileges \
+  --network none --shm-size=128m --pids-limit 256 $weights
+job "flags of today, model tarball on /opt/ml/model" "${today[@]}"
+job "flags of today, another user, read-only root" "${today[@]}" --read-only --user 12345:12345
+echo "The container passed its tests."
