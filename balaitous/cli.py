@@ -1,6 +1,6 @@
 """The ``balaitous`` command: parses, calls, prints. Nothing else in the package prints.
 
-Exit codes: 0 done · 2 usage · 3 input not usable · 4 weights missing or not what they claim · 5 some of many scans failed.
+Exit codes: 0 done, 2 usage, 3 input not usable, 4 weights missing or not what they claim, 5 some of many scans failed.
 """
 
 from __future__ import annotations
@@ -16,16 +16,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 import balaitous
-from balaitous.errors import BalaitousError, WeightsError
+from balaitous.errors import BalaitousError, WeightsError, explain
 
 if TYPE_CHECKING:
     from balaitous.cohort.table import Row
 
+EXIT_UNEXPECTED = 1
 EXIT_USAGE = 2
 EXIT_SOME_FAILED = 5
 DISCLAIMER = "Research use only, not for diagnosis."
@@ -40,7 +42,8 @@ app = typer.Typer(
 weights_app = typer.Typer(help="List, fetch, verify and pack weight bundles.", no_args_is_help=True)
 app.add_typer(weights_app, name="weights")
 
-out = Console(soft_wrap=True, highlight=False)
+# No terminal, no width: a table in a log or a file should not be squeezed into 80 columns.
+out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 200)
 err = Console(soft_wrap=True, highlight=False, stderr=True)
 
 Age = Annotated[float | None, typer.Option(help="Age in years, when the scan does not tell.")]
@@ -151,7 +154,8 @@ def predict(
                 rows.append(row_of(scan, outcome))
                 if isinstance(outcome, Exception):
                     errors.append(outcome)
-                    advance(f"{rows[-1]['PatientID']}: failed. {outcome}")
+                    reason = f". {rows[-1]['error']}" if len(scans) > 1 else ""  # of a single scan it comes last
+                    advance(f"{rows[-1]['PatientID']}: failed{reason}")
                 else:
                     advance(
                         f"{rows[-1]['PatientID']}: COVID-19 {outcome.probability_covid:.3f}, "
@@ -166,7 +170,7 @@ def predict(
     if table_path:
         out.print(f"wrote {table_path} ({len(rows)} rows)", markup=False)
     if errors and len(scans) == 1:
-        fail(str(errors[0]), getattr(errors[0], "exit_code", EXIT_USAGE))
+        fail(explain(errors[0]), getattr(errors[0], "exit_code", EXIT_UNEXPECTED))
     if errors:
         fail(f"{len(errors)} of {len(scans)} scans failed, the others are done; see column 'error'.", EXIT_SOME_FAILED)
 
@@ -206,7 +210,9 @@ def scan_progress(total: int) -> Iterator[Any]:
 
 def show_rows(rows: Sequence[Row]) -> None:
     """The table, as much of it as a person reads."""
-    table = Table("PatientID", "COVID-19", "severe", "lungs (l)", "age", "sex", "slices", "s", "status")
+    table = Table(
+        "PatientID", "COVID-19", "severe", "lungs (l)", "age", "sex", "slices", "s", "status", box=SIMPLE_HEAD
+    )
     for row in rows:
         if row["status"] == "ok":
             table.add_row(

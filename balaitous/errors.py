@@ -25,3 +25,15 @@ class WeightsError(BalaitousError):
     """Weights are missing, or are not what they claim to be (hash, keys, shapes)."""
 
     exit_code = 4
+
+
+def explain(error: Exception) -> str:
+    """What went wrong, on one line."""
+    message = " ".join(str(error).split())
+    if isinstance(error, BalaitousError):
+        return message
+    if isinstance(error, MemoryError):
+        return "the memory is not enough: give the job more, or bring the scan with thicker slices"
+    if isinstance(error, OSError):
+        return f"files cannot be read or written: {message}. Check permissions and free space"
+    return f"unexpected {type(error).__name__}: {message}"

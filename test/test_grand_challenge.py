@@ -208,7 +208,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one_whole(tmp_path):
     [
         (BalaitousError("first\n  second"), "ERROR: first second", 3),
         (MemoryError(), "ERROR: the memory is not enough", 1),
-        (PermissionError(13, "Permission denied", "/output/x"), "ERROR: the job's files cannot be read or written", 3),
+        (PermissionError(13, "Permission denied", "/output/x"), "ERROR: files cannot be read or written", 3),
     ],
 )
 def test_an_expected_error_is_one_line_on_stderr(capsys, error, line, code):

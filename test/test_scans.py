@@ -56,7 +56,8 @@ def test_a_table_gives_paths_beside_it_with_age_and_sex(tmp_path):
     ("content", "reason"),
     [
         ("file\na.mha\n", "has no column 'path'"),
-        ("path,age\na.mha,old\n", "line 2: age must be a number"),
+        ("path,age\na.mha,old\n", "line 2: .*age"),
+        ("path,sex\na.mha,X\n", "line 2: sex must be"),
         ("", "not a readable CSV"),
     ],
 )

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 
 from balaitous.cohort.scans import Scan
-from balaitous.errors import BalaitousError
 from balaitous.severity.pipeline import Balaitous, Prediction
+
+log = logging.getLogger(__name__)
 
 
 def predict_scans(
     model: Balaitous, scans: Iterable[Scan], series: str | None = None
 ) -> Iterator[tuple[Scan, Prediction | Exception]]:
-    """Yield each scan with its prediction, or with the error that stopped it.
-
-    Errors of data (`BalaitousError`), of a row's age or sex (ValueError) and of memory belong to the scan. Anything else
-    is a fault of ours and goes up.
-    """
+    """Yield each scan with its prediction, or with the error that stopped it."""
     for scan in scans:
         try:
             yield scan, model.predict(scan.path, age=scan.age, sex=scan.sex, series=series)
-        except (BalaitousError, ValueError, MemoryError) as error:
-            yield scan, error if str(error) else MemoryError("out of memory. Free some, or use a smaller scan.")
+        except Exception as error:
+            log.debug("%s failed", scan.path, exc_info=True)
+            yield scan, error

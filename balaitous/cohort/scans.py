@@ -11,6 +11,7 @@ import pandas as pd
 import pydicom
 from pydicom.errors import InvalidDicomError
 
+from balaitous.ct.patient import Patient, resolve
 from balaitous.ct.volume import IMAGE_SUFFIXES
 from balaitous.errors import InputError
 
@@ -76,10 +77,11 @@ def read_scan_table(path: Path, age: float | None, sex: float | str | None) -> l
     scans = []
     for number, row in enumerate(table.to_dict("records"), start=2):
         try:
-            row_age = float(row["age"]) if row.get("age") else age
-        except ValueError:
-            raise InputError(f"{path}, line {number}: age must be a number of years. Found {row['age']!r}.") from None
-        scans.append(Scan(path.parent / row["path"], row_age, row.get("sex") or sex))
+            scan = Scan(path.parent / row["path"], float(row["age"]) if row.get("age") else age, row.get("sex") or sex)
+            resolve(Patient(), scan.age, scan.sex)
+        except ValueError as error:
+            raise InputError(f"{path}, line {number}: {error} Correct age (years) or sex (M, F).") from None
+        scans.append(scan)
     return scans
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from balaitous.cohort.scans import Scan
 from balaitous.ct.volume import scan_name
+from balaitous.errors import explain
 from balaitous.severity.pipeline import Prediction
 
 Row = dict[str, Any]
@@ -23,7 +24,7 @@ def row_of(scan: Scan, outcome: Prediction | Exception) -> Row:
     """The row of a scan that was predicted, or that failed."""
     row: Row = {"PatientID": scan_name(scan.path), "path": str(scan.path)}
     if isinstance(outcome, Exception):
-        return row | {"status": "failed", "error": str(outcome)}
+        return row | {"status": "failed", "error": explain(outcome)}
     facts = outcome.to_dict()
     spacing = dict(zip(("spacing_x_mm", "spacing_y_mm", "spacing_z_mm"), facts["spacing_mm"], strict=True))
     provenance = facts["provenance"]

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import balaitous
 from balaitous.ct.patient import Patient, resolve
-from balaitous.errors import BalaitousError, InputError
+from balaitous.errors import BalaitousError, InputError, explain
 
 if TYPE_CHECKING:
     from balaitous.severity.pipeline import Balaitous, Prediction
@@ -227,15 +227,3 @@ def report(error: Exception) -> int:
         traceback.print_exception(error)
     print(f"ERROR: {explain(error)}", file=sys.stderr, flush=True)
     return EXIT_FILES if isinstance(error, OSError) else getattr(error, "exit_code", EXIT_UNEXPECTED)
-
-
-def explain(error: Exception) -> str:
-    """What went wrong, on one line."""
-    message = " ".join(str(error).split())
-    if isinstance(error, BalaitousError):
-        return message
-    if isinstance(error, MemoryError):
-        return "the memory is not enough: give the job more, or bring the scan with thicker slices"
-    if isinstance(error, OSError):
-        return f"the job's files cannot be read or written: {message}. Check permissions and free space"
-    return f"unexpected {type(error).__name__}: {message}"

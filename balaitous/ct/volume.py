@@ -76,8 +76,6 @@ def read_ct(path: str | os.PathLike[str], *, series: str | None = None) -> CT:
     ------
     InputError
         There is nothing to read, it is damaged, or it is not a volume in Hounsfield units.
-    ValueError
-        `series` for an image file, which has none.
     """
     path = Path(path)
     name = path.name.lower()
@@ -96,7 +94,7 @@ def read_ct(path: str | os.PathLike[str], *, series: str | None = None) -> CT:
             )
             raise InputError(f"expected {', '.join(IMAGE_SUFFIXES)}, a DICOM folder or a .zip of one, found {what}")
         if series is not None:
-            raise ValueError(f"series must be None for an image file such as {path}. Got {series!r} instead.")
+            raise InputError(f"expected a DICOM folder or zip to choose series {series} from, found an image file")
         return _read_file(path)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
@@ -143,6 +141,11 @@ def resample(ct: CT, spacing_mm: Triple = SPACING_MM) -> CT:
         stored.GetPixelID(),
     )
     return replace(ct, **_oriented(resampled, sitk.GetArrayFromImage(resampled)))
+
+
+def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
+    """A binary mask (Z, Y, X) in LPS, bool; `read_ct` refuses masks, which hold no Hounsfield units."""
+    return sitk.GetArrayFromImage(sitk.DICOMOrient(sitk.ReadImage(str(path)), "LPS")) > 0
 
 
 def write_mha(path: str | os.PathLike[str], ct: CT) -> None:

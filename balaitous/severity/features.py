@@ -1,4 +1,4 @@
-"""Features of a scan: the class tokens of its axial slices, averaged over slices and over a flip (steps 9, 10 and 12)."""
+"""Features of a scan (steps 9, 10, 12): class tokens of its axial slices, averaged over slices and over a flip."""
 
 from __future__ import annotations
 

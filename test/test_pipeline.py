@@ -1,0 +1,118 @@
+"""The whole chain on the phantom with the default weights; golden values come from test/make_golden.py."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from conftest import PHANTOM, ROOT
+
+from balaitous import Balaitous, NoLungError
+from balaitous.ct.volume import read_ct
+from balaitous.severity.heads import OUTCOMES, VIEWS
+
+GOLDEN = json.loads((ROOT / "test/golden.json").read_text())
+# Kernels differ between processors and library versions; a change of the method moves far more than this.
+PROBABILITY_TOLERANCE, FEATURE_TOLERANCE, LUNG_TOLERANCE = 2e-3, 1e-2, 2e-3
+
+
+def test_every_stage_on_the_phantom_has_its_golden_values(prediction):
+    assert prediction.provenance.bundle_sha256 == GOLDEN["bundle_sha256"], "new weights: run test/make_golden.py"
+    assert list(prediction.image.shape) == GOLDEN["image_shape"]
+    assert float(prediction.image.mean()) == pytest.approx(GOLDEN["image_mean_hu"], abs=0.5)
+    assert prediction.lung_volume_litres == pytest.approx(GOLDEN["lung_volume_litres"], rel=LUNG_TOLERANCE)
+    for view in VIEWS:
+        golden = np.array(GOLDEN["features"][view])
+        distance = np.linalg.norm(prediction.features[view] - golden) / np.linalg.norm(golden)
+        assert distance < FEATURE_TOLERANCE
+    for key, golden in GOLDEN["probabilities"].items():
+        assert prediction.probabilities[key] == pytest.approx(golden, abs=PROBABILITY_TOLERANCE)
+
+
+def test_the_lung_mask_is_the_phantom_s_lung(prediction):
+    """The phantom is made by balaitous.ct.phantom, which knows its lungs voxel by voxel."""
+    assert prediction.lung_volume_litres == pytest.approx(GOLDEN["true_lung_volume_litres"], rel=0.05)
+
+
+def test_the_prediction_says_what_made_it(prediction, model):
+    facts = prediction.to_dict()
+    assert json.loads(json.dumps(facts)) == facts
+    assert facts["provenance"]["bundle"] == "mini"
+    assert facts["provenance"]["demonstration"] is True
+    assert facts["provenance"]["bundle_sha256"] == model.bundle.sha256
+    assert facts["age_source"] == facts["sex_source"] == "header"
+    assert set(facts["seconds"]) == {"read", "resample", "lungs", "features_full", "features_lung"}
+
+
+def test_the_published_dictionary_has_the_published_keys_and_shapes(model, prediction):
+    out = model(str(PHANTOM), return_dict=True)
+    slices = len(prediction.image)
+    assert out["image"].shape == out["unmasked_image"].shape == out["mask"].shape == (224, 224, slices)
+    assert out["mask"].dtype == bool
+    assert set(out["features"]) == set(VIEWS)
+    assert set(out["prediction"]) == {*(f"{view}_{outcome}" for view in VIEWS for outcome in OUTCOMES), *OUTCOMES}
+    assert (out["image"][~out["mask"]] == -1024).all()
+    assert (out["image"][out["mask"]] == out["unmasked_image"][out["mask"]]).all()
+    assert out["age"] == pytest.approx(prediction.patient.age_years / 100)
+    assert out["sex"] == prediction.patient.sex
+
+
+def test_a_call_gives_the_two_probabilities_and_age_and_sex_move_only_severity(model, prediction):
+    p_covid, p_severe = model(PHANTOM, age=30, sex="F")
+    assert p_covid == prediction.probability_covid
+    assert p_severe != prediction.probability_severe
+    assert 0 <= p_severe <= 1
+
+
+def test_a_scan_that_is_stored_back_to_front_gets_the_same_answer(model, prediction, tmp_path):
+    turned = tmp_path / "phantom.nii.gz"
+    sitk.WriteImage(sitk.DICOMOrient(sitk.ReadImage(str(PHANTOM)), "LAS"), str(turned))
+    other = model.predict(turned, age=prediction.patient.age_years, sex=prediction.patient.sex)
+    # the crop may fall one voxel beside, as in the published package
+    for key, value in other.probabilities.items():
+        assert value == pytest.approx(prediction.probabilities[key], abs=0.05)
+
+
+def test_the_scan_s_own_array_is_left_as_it_was(model):
+    ct = read_ct(PHANTOM)
+    before = ct.hu.copy()
+    model.predict(ct)
+    assert np.array_equal(ct.hu, before)
+
+
+def test_the_answer_does_not_depend_on_the_chunk(model, prediction):
+    other = Balaitous("mini", device="cpu")
+    other.chunker.size = 3
+    for key, value in other.predict(PHANTOM).probabilities.items():
+        assert value == pytest.approx(prediction.probabilities[key], abs=1e-5)
+
+
+def test_lower_precision_agrees(prediction):
+    lower = Balaitous("mini", device="cpu", precision="bf16").predict(PHANTOM)
+    for key, value in lower.probabilities.items():
+        assert value == pytest.approx(prediction.probabilities[key], abs=0.05)
+
+
+def test_a_volume_without_lung_says_so_and_how_it_looked(model):
+    ct = read_ct(PHANTOM)
+    tissue = np.random.default_rng(0).normal(40, 20, ct.hu.shape).astype(np.int16)
+    tissue[:, 0] = -1000
+    with pytest.raises(NoLungError, match=r"no lung found in phantom \(\d+ slices, -1000…\d+ HU\).*chest CT"):
+        model.predict(replace(ct, hu=tissue))
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("scan", "litres"),
+    [
+        ("covid_P001_5mm.mha", (3.0, 7.5)),
+        ("normal_001_5mm.mha", (2.5, 7.5)),
+        ("lungdx_A0001_native.mha", (2.0, 7.5)),
+        ("lowres_id003.nii.gz", (1.5, 7.5)),
+    ],
+)
+def test_real_scans_get_lungs_of_a_plausible_size(model, data, scan, litres):
+    prediction = model.predict(data / "ct" / scan)
+    assert litres[0] < prediction.lung_volume_litres < litres[1]
+    assert 0 <= prediction.probability_covid <= 1
