@@ -1,6 +1,7 @@
 """The command as a user meets it: what it writes, what it prints, how it ends."""
 
 import json
+import logging
 import re
 import shutil
 
@@ -19,7 +20,14 @@ from balaitous.errors import InputError
 
 @pytest.fixture(autouse=True)
 def mini(monkeypatch):
+    """The default bundle, whatever else lies on this machine; and the logging of the test run as it was, afterwards."""
     monkeypatch.setenv("BALAITOUS_WEIGHTS", "mini")
+    root, ours = logging.getLogger(), logging.getLogger("balaitous")
+    handlers, level, our_level = root.handlers[:], root.level, ours.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    ours.setLevel(our_level)
 
 
 def run(capsys, *arguments) -> tuple[int, str, str]:
@@ -177,6 +185,8 @@ def test_a_table_is_the_same_in_every_format(ending, read, prediction, tmp_path)
     assert good["probability_lung_severe"] == pytest.approx(prediction.probabilities["lung_severe"], abs=1e-12)
     assert (bad["PatientID"], bad["status"], bad["error"]) == ("gone", "failed", "no such file")
     assert [path.name for path in tmp_path.iterdir()] == [f"table.{ending}"]
+    if ending == "csv":
+        assert f",{prediction.slices},{len(prediction.image)}," in (tmp_path / "table.csv").read_text()
 
 
 def test_the_published_form_prints_two_percentages(capsys, prediction):

@@ -85,7 +85,7 @@ def test_what_cannot_be_read_does_not_stop_the_other_scans(tmp_path):
         (["{empty}", "{out}"], {}, 3, "ERROR: no scan in"),
         (["{empty}/nowhere", "{out}"], {}, 3, "ERROR: no such file or folder"),
         (["{phantoms}", "{out}"], {"BALAITOUS_WEIGHTS": "nowhere"}, 4, "ERROR: $BALAITOUS_WEIGHTS 'nowhere'"),
-        (["{phantoms}", "{file}/out"], {}, 3, "ERROR: the job's files cannot be"),
+        (["{phantoms}", "{file}/out"], {}, 3, "ERROR: files cannot be"),
         (["{empty}", "{out}"], {"API_METHOD": "invoke"}, 2, "ERROR: expected API_METHOD=exec, found 'invoke'"),
         (["a", "b", "c"], {}, 2, "ERROR: expected at most INPUT_DIR and OUTPUT_DIR"),
     ],

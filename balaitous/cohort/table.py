@@ -57,6 +57,8 @@ def write_table(rows: Sequence[Row], path: Path) -> None:
     """Write rows as .csv, .parquet or .json (by the ending), whole or not at all."""
     frame = pd.DataFrame(list(rows))
     frame = frame.reindex(columns=[*FIRST_COLUMNS, *(name for name in frame.columns if name not in FIRST_COLUMNS)])
+    counts = {name: "Int64" for name in ("slices", "slices_used") if name in frame}
+    frame = frame.astype(counts)  # a failed row has none, which would turn whole numbers into 58.0
     partial = path.with_name(f".{path.name}.partial")
     match path.suffix.lower():
         case ".csv":
