@@ -56,7 +56,7 @@ def choose_precision(precision: str, device: torch.device) -> tuple[str, torch.d
 
 def default_chunk(device: torch.device) -> int:
     """Slices a chunk: enough to fill the device, few enough that memory stays flat."""
-    return 64 if device.type == "cuda" else 8
+    return 64 if device.type == "cuda" else 4
 
 
 class Chunker:
