@@ -13,6 +13,7 @@ from balaitous.ct.lungs import (
     RIGHT,
     UNET_GRID,
     body_box,
+    body_crops,
     clean_lungs,
     crop_in_plane,
     fill_holes,
@@ -21,7 +22,6 @@ from balaitous.ct.lungs import (
     merge_components,
     nearest,
     segment_lungs,
-    unet_input,
 )
 from balaitous.errors import NoLungError
 
@@ -56,15 +56,16 @@ def test_body_box_of_air_is_the_whole_slice():
     assert body_box(np.full((90, 70), AIR_HU, np.int16)) == (slice(0, 90), slice(0, 70))
 
 
-def test_unet_input_is_windowed_to_the_unit_interval():
+def test_body_crops_show_the_body_windowed_in_whole_hounsfield_units():
     hu = chest_slice()
     hu[95:105, 50:60] = 3000
-    image, _ = unet_input(hu)
-    assert image.shape == (UNET_GRID, UNET_GRID)
-    assert image.min() >= 0
-    assert image.max() == 1
-    middle = image[UNET_GRID // 2, UNET_GRID // 2]
-    assert middle == pytest.approx((TISSUE_HU + 1024) / 1624, abs=1e-6)
+    crops, boxes = body_crops(hu[None])
+    assert crops.shape == (1, UNET_GRID, UNET_GRID)
+    assert crops.dtype == hu.dtype
+    assert boxes == [body_box(hu)]
+    assert crops.min() >= AIR_HU
+    assert crops.max() == 600
+    assert crops[0, UNET_GRID // 2, UNET_GRID // 2] == TISSUE_HU
 
 
 @given(st.integers(1, 400), st.integers(1, 400))
@@ -80,12 +81,12 @@ def test_nearest_resize_keeps_corners_and_order(size_in, size_out):
 def test_labels_return_to_their_place_in_the_slice():
     hu = np.stack([chest_slice()] * 6)
 
-    def network(inputs):  # air inside the body, right half and left half
-        lung = (inputs > 0.05) & (inputs < 0.3)
+    def network(crops):  # air inside the body, right half and left half
+        lung = (crops > -940) & (crops < -540)
         side = np.where(np.arange(UNET_GRID) < UNET_GRID // 2, RIGHT, LEFT)
         return np.where(lung, side, 0).astype(np.uint8)
 
-    labels = segment_lungs(hu, network, chunk=4)
+    labels = segment_lungs(hu, network)
     truth = np.zeros(hu.shape, bool)
     truth[:, 60:140, 45:110] = truth[:, 60:140, 130:195] = True
     overlap = 2 * (truth & (labels > 0)).sum() / (truth.sum() + (labels > 0).sum())

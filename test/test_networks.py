@@ -5,9 +5,9 @@ import timm
 import torch
 import torch.nn.functional as F
 
-from balaitous.networks.runtime import Chunker, choose_device, choose_precision
+from balaitous.networks.runtime import Chunker, built_for, choose_device, choose_precision
 from balaitous.networks.unet import UNet, without_unused_keys
-from balaitous.networks.vit import ClassTokenEncoder
+from balaitous.networks.vit import ClassTokenEncoder, linear
 
 
 @pytest.fixture
@@ -79,6 +79,16 @@ def test_encoder_gives_the_class_token_of_timm_before_the_norm(blocks, images):
     assert torch.allclose(encoder(images), prefix[:, 0], atol=1e-5)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_linear_layer_on_a_cpu_is_the_matrix_product(bias):
+    torch.manual_seed(0)
+    x, layer = torch.randn(3, 5, 24), torch.nn.Linear(24, 17, bias=bias)
+    with torch.no_grad():
+        assert torch.allclose(linear(x, layer.weight, layer.bias), layer(x), rtol=0, atol=1e-5)
+        double = layer.double()
+        assert torch.equal(linear(x.double(), double.weight, double.bias), double(x.double()))
+
+
 def test_encoder_holds_no_weight_that_never_runs():
     names = ClassTokenEncoder("vit_tiny_patch16_224", 2).state_dict()
     assert not [name for name in names if name.startswith(("norm", "head", "blocks.2"))]
@@ -123,6 +133,23 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
     assert choose_device("auto").type == "cpu"
     with pytest.raises(ValueError, match="no GPU"):
         choose_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("capability", "architectures", "runs"),
+    [
+        ((9, 0), ["sm_80", "sm_90"], True),
+        ((8, 6), ["sm_80"], True),  # code for 8.0 runs on 8.6
+        ((8, 0), ["sm_86"], False),
+        ((7, 0), ["sm_75", "sm_80", "sm_90a"], False),
+        ((12, 0), ["sm_75", "sm_120"], True),
+        ((12, 0), ["sm_90", "compute_90"], True),  # compiled when it is loaded
+        ((7, 5), ["compute_80"], False),
+        ((7, 5), [], False),
+    ],
+)
+def test_a_gpu_runs_what_was_built_for_it(capability, architectures, runs):
+    assert built_for(capability, architectures) is runs
 
 
 @pytest.mark.parametrize("device", ["gpu", "mps", "cuda:x"])

@@ -1,14 +1,17 @@
 """The whole chain on the phantom with the default weights; golden values come from test/make_golden.py."""
 
+import hashlib
 import json
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from conftest import PHANTOM, ROOT
 
-from balaitous import Balaitous, NoLungError
+from balaitous import Balaitous, InputError, NoLungError
 from balaitous.ct.volume import read_ct
 from balaitous.severity.heads import OUTCOMES, VIEWS
 
@@ -42,7 +45,10 @@ def test_the_prediction_says_what_made_it(prediction, model):
     assert facts["provenance"]["demonstration"] is True
     assert facts["provenance"]["bundle_sha256"] == model.bundle.sha256
     assert facts["age_source"] == facts["sex_source"] == "header"
-    assert set(facts["seconds"]) == {"read", "resample", "lungs", "features_full", "features_lung"}
+    assert set(facts["seconds"]) == {
+        *("read", "resample", "body_crops", "lung_unet", "lung_view", "features_full", "features_lung")
+    }
+    assert facts["input_sha256"] == hashlib.sha256(PHANTOM.read_bytes()).hexdigest()
 
 
 def test_the_published_dictionary_has_the_published_keys_and_shapes(model, prediction):
@@ -86,6 +92,25 @@ def test_the_answer_does_not_depend_on_the_chunk(model, prediction):
     other.chunker.size = 3
     for key, value in other.predict(PHANTOM).probabilities.items():
         assert value == pytest.approx(prediction.probabilities[key], abs=1e-5)
+
+
+def test_the_answer_does_not_depend_on_where_the_steps_without_a_network_run(model, prediction):
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        elsewhere = model.predict(PHANTOM, executor=pool)
+        with pytest.raises(InputError, match="found nothing"):
+            model.predict(PHANTOM.with_name("nowhere.mha"), executor=pool)
+    assert elsewhere.probabilities == prediction.probabilities
+    assert np.array_equal(elsewhere.image, prediction.image)
+
+
+def test_threads_share_a_model_and_nothing_mixes(model, prediction):
+    ages = [20, 40, 60, 80]
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda age: model.predict(PHANTOM, age=age), ages))
+    for age, answer in zip(ages, answers, strict=True):
+        assert answer.patient.age_years == age
+        assert answer.probability_covid == prediction.probability_covid
+    assert len({answer.probability_severe for answer in answers}) == len(ages)
 
 
 def test_lower_precision_agrees(prediction):

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from balaitous.ct.lungs import UNET_GRID, body_box, unet_input
+from balaitous.ct.lungs import UNET_GRID, body_box, body_crops
 from balaitous.ct.phantom import make_phantom
 from balaitous.networks.unet import UNet
+from balaitous.severity.features import windowed
 from balaitous.training.lung_cases import (
     IGNORE,
     LungCase,
@@ -116,14 +117,16 @@ def test_the_right_lung_stays_on_the_left_of_the_image_whatever_the_augmentation
 
 def test_without_augmentation_a_slice_is_what_the_method_feeds_the_network(cases):
     axial = cases[0].hu[len(cases[0].hu) // 2].astype(np.float32)
-    expected, box = unet_input(axial)
+    crops, boxes = body_crops(axial[None])
     labels = torch.zeros(axial.shape)
     image, _ = augment_geometry(
         torch.from_numpy(axial), labels, body_box(axial), np.random.default_rng(0), UNET_GRID, strength=0.0
     )
-    found = ((image[0].clamp(-1024, 600) + 1024) / 1624).numpy()
-    assert box == body_box(axial)
-    assert np.abs(found - expected).mean() < 2e-3  # clipping and interpolation change places
+    found = windowed(image[0])
+    assert boxes == [body_box(axial)]
+    assert (
+        found - windowed(torch.from_numpy(crops[0]))
+    ).abs().mean() < 2e-3  # clipping and interpolation change places
 
 
 def test_drawn_slices_fit_the_network(cases):

@@ -40,49 +40,48 @@ Box = tuple[slice, slice]  # rows, columns
 # --- step 4: lung labels ---------------------------------------------------------------------------------------------
 
 
-def segment_lungs(
-    hu: NDArray, label_slices: Callable[[NDArray[np.float32]], NDArray[np.uint8]], chunk: int = 8
-) -> NDArray[np.uint8]:
+def segment_lungs(hu: NDArray, label_crops: Callable[[NDArray], NDArray[np.uint8]]) -> NDArray[np.uint8]:
     """Label the lungs of a volume slice by slice, then make the labels consistent in 3-D.
 
     Parameters
     ----------
     hu : (Z, Y, X), LPS, in HU
-    label_slices : the network: (B, 256, 256) in [0, 1] → (B, 256, 256) labels
-    chunk : axial slices that are prepared and labelled at a time
+    label_crops : the network: `body_crops` (Z, 256, 256) in HU → their labels (Z, 256, 256)
 
     Returns
     -------
     (Z, Y, X) of 0 background, 1 right lung, 2 left lung
     """
-    boxes = []
-    labels = np.empty((len(hu), UNET_GRID, UNET_GRID), np.uint8)
-    for start in range(0, len(hu), chunk):
-        stop = min(start + chunk, len(hu))
-        inputs = np.empty((stop - start, UNET_GRID, UNET_GRID), np.float32)
-        for i, axial in enumerate(hu[start:stop]):
-            inputs[i], box = unet_input(axial)
-            boxes.append(box)
-        labels[start:stop] = label_slices(inputs)
+    crops, boxes = body_crops(hu)
+    return volume_labels(label_crops(crops), boxes, hu.shape)
 
-    labels = merge_components(labels)
-    out = np.zeros(hu.shape, np.uint8)
-    for axial, crop, box in zip(out, labels, boxes, strict=True):
+
+def body_crops(hu: NDArray) -> tuple[NDArray, list[Box]]:
+    """What the U-Net looks at: the body in every axial slice, (Z, 256, 256) in HU, windowed; and the body's boxes.
+
+    Parameters
+    ----------
+    hu : (Z, Y, X), LPS, in HU; the crops keep its type, so that integral HU stay integral, as in the published package
+    """
+    crops = np.empty((len(hu), UNET_GRID, UNET_GRID), hu.dtype)
+    boxes = []
+    for axial, crop in zip(hu, crops, strict=True):
+        axial = np.clip(axial, *WINDOW_HU)
+        box = body_box(axial)
+        body = axial[box]
+        scale = (UNET_GRID / body.shape[0], UNET_GRID / body.shape[1])
+        ndimage.zoom(body, scale, output=crop, order=1, mode="nearest")
+        boxes.append(box)
+    return crops, boxes
+
+
+def volume_labels(labels: NDArray[np.uint8], boxes: list[Box], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Labels of a volume of the given shape (Z, Y, X) from those of its `body_crops` (Z, 256, 256)."""
+    out = np.zeros(shape, np.uint8)
+    for axial, crop, box in zip(out, merge_components(labels), boxes, strict=True):
         height, width = axial[box].shape
         axial[box] = crop[np.ix_(nearest(UNET_GRID, height), nearest(UNET_GRID, width))]
     return out
-
-
-def unet_input(axial_hu: NDArray) -> tuple[NDArray[np.float32], Box]:
-    """What the U-Net sees of one axial slice (Y, X) in HU: the body, 256×256, in [0, 1]; and the body's box."""
-    low, high = WINDOW_HU
-    axial_hu = np.clip(axial_hu, low, high)
-    box = body_box(axial_hu)
-    crop = axial_hu[box]
-    # Integral HU stay integral here, as in the published package.
-    scale = (UNET_GRID / crop.shape[0], UNET_GRID / crop.shape[1])
-    resized = ndimage.zoom(crop, scale, order=1, mode="nearest")
-    return (np.clip(resized, low, high).astype(np.float32) - low) / (high - low), box
 
 
 def body_box(axial_hu: NDArray) -> Box:

@@ -1,4 +1,5 @@
-"""Features of a scan (steps 9, 10, 12): class tokens of its axial slices, averaged over slices and over a flip."""
+"""What the networks make of a scan's slices: lung labels (step 4), and features (steps 9, 10 and 12), which are the
+encoders' class tokens, averaged over slices and over a flip."""
 
 from __future__ import annotations
 
@@ -8,35 +9,50 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from balaitous.ct.lungs import WINDOW_HU
-from balaitous.networks.runtime import Chunker
-from balaitous.networks.vit import ClassTokenEncoder
+from balaitous.networks.runtime import Chunker, Network, to_device
 
 # of ImageNet, which every network here was first trained on; R, G, B
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+def windowed(hu: Tensor) -> Tensor:
+    """HU → [0, 1] over the window that every network here was trained on, in float32."""
+    low, high = WINDOW_HU
+    return (hu.float().clamp(low, high) - low) / (high - low)
+
+
 def encoder_input(hu: Tensor) -> Tensor:
     """Axial slices (B, H, W) in HU → what the encoders see: windowed, normalised as ImageNet, (B, 3, H, W)."""
-    low, high = WINDOW_HU
-    unit = (hu.float().clamp(low, high) - low) / (high - low)
+    unit = windowed(hu)
     mean, std = (unit.new_tensor(numbers).view(1, 3, 1, 1) for numbers in (IMAGENET_MEAN, IMAGENET_STD))
     return (unit[:, None] - mean) / std
 
 
 @torch.inference_mode()
-def scan_features(hu: NDArray, encoder: ClassTokenEncoder, chunker: Chunker) -> NDArray[np.float64]:
+def scan_features(hu: NDArray, encoder: Network, chunker: Chunker) -> NDArray[np.float64]:
     """Mean class token (width,) over the slices of a scan (Z, 224, 224) in HU, and over their flips along Y.
 
     The scans of a PACS come either way up; the mean over both makes that irrelevant. The sum runs in float64, so that
-    neither the order nor the size of the chunks shows in the result.
+    neither the order nor the size of the chunks shows in the result, and on the encoder's device, so that nothing waits
+    for it until the end.
     """
-    weight = encoder.pos_embed
-    hu = np.ascontiguousarray(hu)
+    slices = to_device(hu, encoder.device)
 
-    def embed(chunk: slice) -> NDArray[np.float64]:
-        images = encoder_input(torch.from_numpy(hu[chunk]).to(weight.device)).to(weight.dtype)
-        both = torch.cat([images, images.flip(2)])
-        return encoder(both).double().sum(0).cpu().numpy()
+    def embed(chunk: slice) -> Tensor:
+        images = encoder_input(slices[chunk])
+        return encoder(torch.cat([images, images.flip(2)])).double().sum(0)
 
-    return sum(chunker.run(len(hu), embed), np.zeros(encoder.width)) / (2 * len(hu))
+    total: Tensor = sum(chunker.run(len(slices), embed), torch.zeros((), device=encoder.device, dtype=torch.float64))
+    return total.cpu().numpy() / (2 * len(slices))
+
+
+@torch.inference_mode()
+def label_crops(crops: NDArray, lung_unet: Network, chunker: Chunker) -> NDArray[np.uint8]:
+    """Labels (Z, 256, 256) of the body crops (Z, 256, 256) in HU: the class of the largest logit."""
+    slices = to_device(crops, lung_unet.device)
+
+    def label(chunk: slice) -> Tensor:
+        return lung_unet(windowed(slices[chunk])[:, None]).argmax(1).to(torch.uint8)
+
+    return torch.cat(list(chunker.run(len(slices), label))).cpu().numpy()

@@ -11,30 +11,43 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 import balaitous
-from balaitous.ct.lungs import AIR_HU, lung_view, segment_lungs
+from balaitous.ct.lungs import AIR_HU
 from balaitous.ct.patient import Patient, resolve
-from balaitous.ct.volume import CT, SPACING_MM, read_ct, resample
-from balaitous.errors import NoLungError
+from balaitous.ct.volume import CT
 from balaitous.networks.loading import build_network, load_strictly
-from balaitous.networks.runtime import Chunker, choose_device, choose_precision, default_chunk
-from balaitous.severity.features import scan_features
+from balaitous.networks.runtime import (
+    Chunker,
+    Network,
+    TorchNetwork,
+    choose_device,
+    choose_precision,
+    default_chunk,
+    ready,
+)
+from balaitous.severity.features import label_crops, scan_features
 from balaitous.severity.heads import Heads, age_feature
-from balaitous.weights.bundle import Bundle, find_bundle, open_bundle
+from balaitous.severity.preparation import LungView, Prepared, prepare, view_lungs
+from balaitous.weights.bundle import NETWORK_KINDS, Bundle, find_bundle, open_bundle
 
 log = logging.getLogger(__name__)
 
-VOXEL_LITRES = float(np.prod(SPACING_MM)) / 1e6
+Result = TypeVar("Result")
+
+KEPT_BYTES = 256 << 20  # a network up to this size stays in memory between scans, on a CPU too
 
 
 @dataclass(frozen=True)
@@ -57,7 +70,9 @@ class Prediction:
 
     Attributes
     ----------
-    name, path, series_uid : of the scan; the UID for DICOM only
+    name, path : of the scan
+    input_sha256 : of the scan's files, as `content_sha256` has it; None for a CT from memory
+    series_uid : for DICOM only
     probability_covid, probability_severe : in [0, 1]
     probabilities : ``{full,lung}_{covid,severe}`` and the two means ``covid`` and ``severe``
     patient : age in years and sex as used, and where each came from
@@ -73,6 +88,7 @@ class Prediction:
 
     name: str
     path: str
+    input_sha256: str | None
     series_uid: str | None
     probability_covid: float
     probability_severe: float
@@ -92,6 +108,7 @@ class Prediction:
         return {
             "name": self.name,
             "path": self.path,
+            "input_sha256": self.input_sha256,
             "series_uid": self.series_uid,
             "probability_covid": self.probability_covid,
             "probability_severe": self.probability_severe,
@@ -145,11 +162,13 @@ class Balaitous:
         self.device = choose_device(device)
         self.precision, dtype = choose_precision(precision, self.device)
         self.bundle = open_bundle(find_bundle(weights))
-        self.lung_unet = load_network(self.bundle, "lung_unet", self.device, dtype)
-        self.encoder_full = load_network(self.bundle, "encoder_full", self.device, dtype)
-        self.encoder_lung = load_network(self.bundle, "encoder_lung", self.device, dtype)
+        self.load = partial(load_network, self.bundle, device=self.device, dtype=dtype)
+        with ThreadPoolExecutor() as pool:  # each file is hashed before it is opened, which takes most of the time
+            networks = dict(zip(NETWORK_KINDS, pool.map(self.load, NETWORK_KINDS), strict=True))
+        self.kept = {name: each for name, each in networks.items() if self.device.type == "cuda" or is_small(each)}
         self.heads = Heads(self.bundle.load_heads())
         self.chunker = Chunker(default_chunk(self.device))
+        self.turn = Lock()
         self.provenance = Provenance(
             version=balaitous.__version__,
             torch_version=torch.__version__,
@@ -187,8 +206,9 @@ class Balaitous:
         age: float | None = None,
         sex: float | str | None = None,
         series: str | None = None,
+        executor: Executor | None = None,
     ) -> Prediction:
-        """Predict one scan.
+        """Predict one scan. Several threads may: the networks then take one scan after the other.
 
         Parameters
         ----------
@@ -196,85 +216,75 @@ class Balaitous:
         age : in years; None: from the scan's header or side-car, else 65
         sex : 1 or "M" male, 0 or "F" female, 0.5 unknown; None: from the scan's header or side-car, else 0.5
         series : SeriesInstanceUID, for a DICOM folder with several
+        executor : where the steps run that need no network (processes, say); None: in this thread
 
         Raises
         ------
         InputError : if the scan cannot be used; NoLungError if no lung is found in it
         ValueError : if age or sex make no sense
         """
+        resolve(Patient(), age=age, sex=sex)  # nonsense is refused before anything is read
+        run = run_here if executor is None else lambda *call: executor.submit(*call).result()
         watch = Stopwatch()
-        with watch("read"):
-            ct = scan if isinstance(scan, CT) else read_ct(scan, series=series)
-        patient = resolve(ct.patient, age=age, sex=sex)  # steps 1 and 2
+        prepared: Prepared = run(prepare, scan, series)
+        del scan
+        patient = resolve(prepared.ct.patient, age=age, sex=sex)  # steps 1 and 2
         assert patient.age_years is not None
         assert patient.sex is not None
-        spacing_mm, slices = ct.spacing_mm, len(ct.hu)
-        what = f"{ct.name} ({slices} slices, {ct.hu.min()}…{ct.hu.max()} HU)"
 
-        with watch("resample"):
-            del scan  # the native volume is the largest thing in memory: let it go once it is resampled
-            ct = resample(ct, SPACING_MM)  # step 3
-        with watch("lungs"):
-            labels = segment_lungs(ct.hu, self.label_slices)  # step 4
-            try:
-                image, mask, lung_voxels = lung_view(*upright(ct, labels))  # steps 5 to 8
-            except NoLungError as error:
-                raise NoLungError(f"{error} in {what}. Is it a chest CT in Hounsfield units?") from None
-        with watch("features_full"):
-            full = scan_features(image, self.encoder_full, self.chunker)  # steps 9 and 10
-        with watch("features_lung"):
-            masked = np.where(mask, image, image.dtype.type(AIR_HU))  # step 11
-            lung = scan_features(masked, self.encoder_lung, self.chunker)  # step 12
+        with self.turn, watch("lung_unet"):
+            labels = label_crops(prepared.crops, self.network("lung_unet"), self.chunker)  # step 4
+        view: LungView = run(view_lungs, prepared, labels)  # steps 4 to 8
+        with self.turn:
+            with watch("features_full"):
+                full = scan_features(view.image, self.network("encoder_full"), self.chunker)  # steps 9 and 10
+            with watch("features_lung"):
+                masked = np.where(view.mask, view.image, view.image.dtype.type(AIR_HU))  # step 11
+                lung = scan_features(masked, self.network("encoder_lung"), self.chunker)  # step 12
         features = {"full": full, "lung": lung}
         probabilities = self.heads.probabilities(features, patient.age_years, patient.sex)  # steps 13 and 14
         return Prediction(
-            name=ct.name,
-            path=ct.path,
-            series_uid=ct.series_uid,
+            name=prepared.ct.name,
+            path=prepared.ct.path,
+            input_sha256=prepared.input_sha256,
+            series_uid=prepared.ct.series_uid,
             probability_covid=probabilities["covid"],
             probability_severe=probabilities["severe"],
             probabilities=probabilities,
             patient=patient,
-            spacing_mm=spacing_mm,
-            slices=slices,
-            lung_volume_litres=lung_voxels * VOXEL_LITRES,
-            image=image,
-            mask=mask,
+            spacing_mm=prepared.spacing_mm,
+            slices=prepared.slices,
+            lung_volume_litres=view.volume_litres,
+            image=view.image,
+            mask=view.mask,
             features=features,
             provenance=self.provenance,
-            seconds=watch.seconds,
+            seconds={**prepared.seconds, "lung_view": view.seconds, **watch.seconds},
         )
 
-    @torch.inference_mode()
-    def label_slices(self, inputs: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Lung labels (B, 256, 256) of U-Net inputs (B, 256, 256) in [0, 1]."""
-        weight = self.lung_unet.last.weight
+    def network(self, name: str) -> Network:
+        """A network of the bundle: a kept one, or mapped from its file again, which takes a tenth of a second.
 
-        def label(chunk: slice) -> NDArray[np.uint8]:
-            batch = torch.from_numpy(inputs[chunk]).to(weight.device, weight.dtype)
-            return self.lung_unet(batch[:, None]).argmax(1).to(torch.uint8).cpu().numpy()
-
-        return np.concatenate(list(self.chunker.run(len(inputs), label)))
+        On a CPU the large ones come and go, so that only one at a time takes memory.
+        """
+        return self.kept.get(name) or self.load(name)
 
 
-def upright(ct: CT, labels: NDArray[np.uint8]) -> tuple[NDArray, NDArray[np.uint8]]:
-    """Volume and labels flipped along Y (step 5), as views.
-
-    The published package never re-orients the image, it only turns the stored array upside down. A scan that was stored
-    back to front in Y is then already the right way up, and cropping and padding fall on the same voxels as there.
-    """
-    if ct.reversed_axes[1]:
-        return ct.hu, labels
-    return ct.hu[:, ::-1], labels[:, ::-1]
+def run_here(function: Callable[..., Result], *arguments: Any) -> Result:
+    """The call itself, where no executor is to make it."""
+    return function(*arguments)
 
 
-def load_network(bundle: Bundle, name: str, device: torch.device, dtype: torch.dtype) -> Any:
+def load_network(bundle: Bundle, name: str, device: torch.device, dtype: torch.dtype) -> TorchNetwork:
     """A network of the bundle, ready to run."""
     record = bundle.networks[name]
     network = build_network(record.architecture)
     load_strictly(network, bundle.load_state(name), source=str(bundle.folder / record.file))
-    # channels last: convolutions of small images run 1.5 to 6 times as fast on a CPU; other layers do not care
-    return network.to(device, dtype).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    return ready(network, device, dtype)
+
+
+def is_small(network: TorchNetwork) -> bool:
+    return sum(each.nbytes for each in network.module.state_dict().values()) <= KEPT_BYTES
 
 
 class Stopwatch:

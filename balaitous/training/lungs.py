@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from balaitous.ct.lungs import AIR_HU, LEFT, RIGHT, UNET_GRID, WINDOW_HU, body_box, segment_lungs
+from balaitous.networks.runtime import Chunker, TorchNetwork
 from balaitous.networks.unet import UNet
+from balaitous.severity.features import label_crops
 from balaitous.training.lung_cases import IGNORE, LungCase, with_disease
 
 log = logging.getLogger(__name__)
@@ -299,14 +302,8 @@ def update_average(average: dict[str, Tensor], network: UNet, decay: float) -> N
 
 def label_with(network: UNet, hu: NDArray) -> NDArray[np.uint8]:
     """Lung labels (Z, Y, X) of a volume by a network, as the method makes them."""
-    device = next(network.parameters()).device
-
-    @torch.inference_mode()
-    def label_slices(inputs: NDArray[np.float32]) -> NDArray[np.uint8]:
-        logits = network(torch.from_numpy(inputs)[:, None].to(device))
-        return logits.argmax(dim=1).to(torch.uint8).cpu().numpy()
-
-    return segment_lungs(hu, label_slices)
+    unet = TorchNetwork(network, next(network.parameters()).device, torch.float32)
+    return segment_lungs(hu, partial(label_crops, lung_unet=unet, chunker=Chunker(8)))
 
 
 def dice(found: NDArray, truth: NDArray) -> dict[str, float]:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 
-from balaitous.networks.runtime import Chunker
+from balaitous.networks.runtime import Chunker, ready
 from balaitous.networks.unet import UNet
 from balaitous.networks.vit import ClassTokenEncoder
 from balaitous.severity.features import scan_features
@@ -193,9 +193,9 @@ def cohort_arrays(
     """Features of each view (scans, width), outcomes, age and sex (scans,) of a cohort."""
     features = {}
     for view, encoder in encoders.items():
-        encoder = encoder.to(device).eval().requires_grad_(False)
+        network = ready(encoder, torch.device(device))
         chunker = Chunker(256 if device.startswith("cuda") else 8)
-        features[view] = np.stack([scan_features(seen(scan, view), encoder, chunker) for scan in scans])
+        features[view] = np.stack([scan_features(seen(scan, view), network, chunker) for scan in scans])
         encoder.cpu()
     facts = {
         name: np.array([getattr(scan, name) for scan in scans]) for name in ("covid", "severe", "age_years", "sex")
