@@ -89,7 +89,8 @@ def test_the_scan_s_own_array_is_left_as_it_was(model):
 
 def test_the_answer_does_not_depend_on_the_chunk(model, prediction):
     other = Balaitous("mini", device="cpu")
-    other.chunker.size = 3
+    for chunker in other.chunkers.values():
+        chunker.size = 3
     for key, value in other.predict(PHANTOM).probabilities.items():
         assert value == pytest.approx(prediction.probabilities[key], abs=1e-5)
 

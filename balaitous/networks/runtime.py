@@ -21,7 +21,8 @@ DEVICES = ("auto", "cpu", "cuda")
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 PRECISIONS = ("auto", *DTYPES, "int8")
 
-CPU_CHUNK = 4
+# one slice's activations of the U-Net fit into memory that is at hand; the ViT's weights serve several slices at a time
+CPU_CHUNK = {"unet": 1, "vit": 4}
 LARGEST_CHUNK = 64
 SLICE_BYTES = 256 << 20  # what the published U-Net needs for a slice, and ViT-L for its two orientations, in fp32
 
@@ -128,10 +129,10 @@ def choose_precision(precision: str, device: torch.device) -> tuple[str, torch.d
     return precision, DTYPES[precision]
 
 
-def default_chunk(device: torch.device) -> int:
-    """Slices a chunk: on a CPU few, so that memory stays flat; on a GPU what half its free memory surely holds."""
+def default_chunk(kind: str, device: torch.device) -> int:
+    """Slices a chunk of a network ("unet" or "vit"): on a CPU few, on a GPU what half its free memory surely holds."""
     if device.type == "cpu":
-        return CPU_CHUNK
+        return CPU_CHUNK[kind]
     free_bytes, _ = torch.cuda.mem_get_info(device)
     return int(min(max(free_bytes / 2 // SLICE_BYTES, 1), LARGEST_CHUNK))
 

@@ -167,7 +167,7 @@ class Balaitous:
             networks = dict(zip(NETWORK_KINDS, pool.map(self.load, NETWORK_KINDS), strict=True))
         self.kept = {name: each for name, each in networks.items() if self.device.type == "cuda" or is_small(each)}
         self.heads = Heads(self.bundle.load_heads())
-        self.chunker = Chunker(default_chunk(self.device))
+        self.chunkers = {name: Chunker(default_chunk(kind, self.device)) for name, kind in NETWORK_KINDS.items()}
         self.turn = Lock()
         self.provenance = Provenance(
             version=balaitous.__version__,
@@ -233,14 +233,14 @@ class Balaitous:
         assert patient.sex is not None
 
         with self.turn, watch("lung_unet"):
-            labels = label_crops(prepared.crops, self.network("lung_unet"), self.chunker)  # step 4
+            labels = label_crops(prepared.crops, *self.network("lung_unet"))  # step 4
         view: LungView = run(view_lungs, prepared, labels)  # steps 4 to 8
         with self.turn:
             with watch("features_full"):
-                full = scan_features(view.image, self.network("encoder_full"), self.chunker)  # steps 9 and 10
+                full = scan_features(view.image, *self.network("encoder_full"))  # steps 9 and 10
             with watch("features_lung"):
                 masked = np.where(view.mask, view.image, view.image.dtype.type(AIR_HU))  # step 11
-                lung = scan_features(masked, self.network("encoder_lung"), self.chunker)  # step 12
+                lung = scan_features(masked, *self.network("encoder_lung"))  # step 12
         features = {"full": full, "lung": lung}
         probabilities = self.heads.probabilities(features, patient.age_years, patient.sex)  # steps 13 and 14
         return Prediction(
@@ -262,12 +262,13 @@ class Balaitous:
             seconds={**prepared.seconds, "lung_view": view.seconds, **watch.seconds},
         )
 
-    def network(self, name: str) -> Network:
-        """A network of the bundle: a kept one, or mapped from its file again, which takes a tenth of a second.
+    def network(self, name: str) -> tuple[Network, Chunker]:
+        """A network of the bundle and how many slices it takes at a time.
 
-        On a CPU the large ones come and go, so that only one at a time takes memory.
+        On a CPU a large one is mapped from its file when it is needed, which takes a tenth of a second, and let go
+        afterwards, so that only one at a time takes memory.
         """
-        return self.kept.get(name) or self.load(name)
+        return self.kept.get(name) or self.load(name), self.chunkers[name]
 
 
 def run_here(function: Callable[..., Result], *arguments: Any) -> Result:
