@@ -1,4 +1,5 @@
-# Sourced by run.sh and check.sh: makes .venv beside this file, with the pinned requirements and this package in it.
+# Sourced by run.sh and check.sh: set_up_venv REQUIREMENTS… makes .venv beside this file, with these pinned requirements
+# and this package in it.
 # PYTHON=… chooses the Python to make it with; else the first of 3.11 or newer that runs.
 
 find_python() {
@@ -23,16 +24,19 @@ find_python() {
 
 set_up_venv() (
   cd "$(dirname "${BASH_SOURCE[0]}")"
-  wanted=$(pwd && cat requirements.txt pyproject.toml)
-  if [ "$(cat .venv/installed 2>/dev/null)" = "$wanted" ]; then return; fi
+  for requirements in "$@"; do install_once "$requirements"; done
+)
+
+install_once() {
+  local stamp=.venv/installed-$1 wanted
+  wanted=$(pwd && cat "$1" pyproject.toml)
+  if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then return; fi
   if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
     python=$(find_python)
     "$python" -m venv --clear .venv
   fi
-  echo "Installing the requirements into .venv: a few minutes and about 7 GB, the first time and when they change."
-  .venv/bin/python -m pip install -qq --disable-pip-version-check --requirement requirements.txt
+  echo "Installing $1 into .venv: a few minutes and about 7 GB in all, the first time and when it changes."
+  .venv/bin/python -m pip install -qq --disable-pip-version-check --requirement "$1"
   .venv/bin/python -m pip install -qq --disable-pip-version-check --no-deps --editable .
-  echo "$wanted" >.venv/installed
-)
-
-set_up_venv
+  echo "$wanted" >"$stamp"
+}

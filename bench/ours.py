@@ -18,6 +18,7 @@ import torch
 
 import balaitous
 from balaitous import Balaitous
+from balaitous.ct.volume import SPACING_MM
 
 
 def main() -> None:
@@ -35,6 +36,7 @@ def main() -> None:
             {
                 "scan": scan.name,
                 "seconds": time.perf_counter() - start,
+                "slices": int(prediction.slices * prediction.spacing_mm[2] / SPACING_MM[2]),
                 "slices_used": len(prediction.image),
                 "stages": dict(prediction.seconds),
             }

@@ -161,6 +161,7 @@ class Balaitous:
     ) -> None:
         self.device = choose_device(device)
         self.precision, dtype = choose_precision(precision, self.device)
+        use_allotted_cores()
         self.bundle = open_bundle(find_bundle(weights))
         self.load = partial(load_network, self.bundle, device=self.device, dtype=dtype)
         with ThreadPoolExecutor() as pool:  # each file is hashed before it is opened, which takes most of the time
