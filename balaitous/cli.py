@@ -5,13 +5,17 @@ Exit codes: 0 done, 2 usage, 3 input not usable, 4 weights missing or not what t
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
+import os
 import platform
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from multiprocessing import active_children
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -22,14 +26,24 @@ from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progres
 from rich.table import Table
 
 import balaitous
+from balaitous import errors
 from balaitous.errors import BalaitousError, WeightsError, explain
 
 if TYPE_CHECKING:
+    from balaitous.cohort.engines import Engine
+    from balaitous.cohort.run import Run
     from balaitous.cohort.table import Row
+    from balaitous.weights.bundle import Bundle
 
 EXIT_UNEXPECTED = 1
 EXIT_USAGE = 2
+EXIT_FILES = 3
 EXIT_SOME_FAILED = 5
+EXIT_INTERRUPTED = 130
+ENGINES = ("local", "ray")
+CHILD_SECONDS = 1  # that a process gets to end by itself
+PACE_SECONDS = 30  # between two estimates of the time left, where lines stay
+SHOWN_ROWS = 100  # of a table that is in a file as well
 DISCLAIMER = "Research use only, not for diagnosis."
 
 app = typer.Typer(
@@ -50,7 +64,7 @@ Age = Annotated[float | None, typer.Option(help="Age in years, when the scan doe
 Sex = Annotated[str | None, typer.Option(help="M or 1, F or 0; 0.5 if unknown.")]
 Weights = Annotated[str | None, typer.Option(help="A bundle's name or folder; see `balaitous weights list`.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Precision = Annotated[str, typer.Option(help="auto, fp32, fp16 or bf16.")]
+Precision = Annotated[str, typer.Option(help="auto, fp32, fp16, bf16 or int8.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens.")]
 
 
@@ -62,8 +76,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fail(str(error), error.exit_code)
     except UsageError as error:
         fail(str(error), EXIT_USAGE)
-    except KeyboardInterrupt:
-        fail("interrupted", 130)
+    except OSError as error:
+        fail(explain(error), EXIT_FILES)
+    except Interrupted as error:
+        end_children()
+        err.print(f"ERROR: {error}", markup=False)
+        # All is written. The usual way out would first wait for the threads that have scans in hand.
+        atexit._run_exitfuncs()
+        os._exit(EXIT_INTERRUPTED)
+
+
+def end_children() -> None:
+    """End the reading processes: politely, so that they remove what they unpacked, then surely."""
+    children = active_children()
+    for process in children:
+        process.terminate()
+    for process in children:
+        process.join(CHILD_SECONDS)
+        process.kill()
+
+
+class Interrupted(Exception):
+    """Ctrl-C in the middle of a run."""
 
 
 class UsageError(Exception):
@@ -104,7 +138,7 @@ def published_form(
 
         model = Balaitous()
         p_covid, p_severe = model(path, age=age, sex=sex)
-        note_use(model)
+        note_use(model.bundle)
         out.print(f"Probability covid: {100 * p_covid:.2f}%")
         out.print(f"Probability severe: {100 * p_severe:.2f}%")
     elif context.invoked_subcommand is None:
@@ -114,8 +148,11 @@ def published_form(
 @app.command()
 def predict(
     paths: Annotated[
-        list[Path],
-        typer.Argument(help="Image files, DICOM folders or zips, folders of scans, .csv with path[,age,sex]."),
+        list[str],
+        typer.Argument(
+            help="Image files, DICOM folders or zips, folders of scans, .csv with path[,age,sex]; addresses such as "
+            "s3://bucket/scans too."
+        ),
     ],
     age: Age = None,
     sex: Sex = None,
@@ -123,56 +160,98 @@ def predict(
     weights: Weights = None,
     device: Device = "auto",
     precision: Precision = "auto",
-    table_path: Annotated[Path | None, typer.Option("--out", help="Table to write: .csv, .parquet or .json.")] = None,
+    table_path: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Table to write: .csv, .parquet or .json. A row is on disk as soon as its scan is done. One that "
+            "holds predicted scans is never overwritten: add --resume, or remove it.",
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the table of --out: skip scans that are done (known by their content, wherever they lie; "
+            "addresses by their name), try failed ones again.",
+        ),
+    ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Scans at a time. Default: 1 of a single scan, 2 on a CPU, up to 8 with a GPU."),
+    ] = None,
+    engine: Annotated[str, typer.Option(help="local, or ray for a cluster.")] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="HOST:PORT of a Ray cluster; default: one on this machine.")
+    ] = None,
     report_path: Annotated[Path | None, typer.Option("--report", help="Report of the run to write: .json.")] = None,
     verbose: Verbose = False,
 ) -> None:
     """Predict scans, one row each."""
     set_up_logging(verbose)
-    from balaitous.cohort.local import predict_scans
+    from balaitous.cohort.engines import local_engine, ray_engine
+    from balaitous.cohort.run import Run
     from balaitous.cohort.scans import list_scans
-    from balaitous.cohort.table import check_table_path, row_of, write_table
-    from balaitous.severity.pipeline import Balaitous
-
-    with usage_errors():
-        check_patient(age, sex)
-        for each in filter(None, (table_path, report_path)):
-            check_table_path(each)
-        if report_path and report_path.suffix != ".json":
-            raise ValueError(f"--report must end in .json. Got {report_path.name!r} instead.")
-    scans = list_scans(paths, age, sex)
-    with usage_errors():
-        model = Balaitous(weights, device, precision)
-    note_use(model)
+    from balaitous.cohort.table import ScanTable
 
     started = datetime.now(UTC)
-    rows: list[Row] = []
-    errors: list[Exception] = []
+    with usage_errors():
+        check_patient(age, sex)
+        check_run_options(table_path, resume, engine, address, report_path)
+        table = ScanTable(table_path, resume) if table_path else None
+    scans = list_scans(paths, age, sex)
+    with usage_errors():
+        if engine == "ray":
+            chosen = ray_engine(weights, device, precision, series, workers, address)
+        else:
+            chosen = local_engine(weights, device, precision, series, workers, scans)
+        note_use(chosen.bundle)
+        if table and table.done:
+            err.print(f"{table.path}: {len(table.done)} scans are done; looking for them…", markup=False)
+        run = Run(scans, table, chosen.made_by, series)
+        rows: Any = chosen.predict(run.todo)
+
     try:
-        with scan_progress(len(scans)) as advance:
-            for scan, outcome in predict_scans(model, scans, series):
-                rows.append(row_of(scan, outcome))
-                if isinstance(outcome, Exception):
-                    errors.append(outcome)
-                    reason = f". {rows[-1]['error']}" if len(scans) > 1 else ""  # of a single scan it comes last
-                    advance(f"{rows[-1]['PatientID']}: failed{reason}")
-                else:
-                    advance(
-                        f"{rows[-1]['PatientID']}: COVID-19 {outcome.probability_covid:.3f}, "
-                        f"severe {outcome.probability_severe:.3f} ({rows[-1]['seconds']:.1f} s)"
-                    )
+        with closing(rows), scan_progress(run) as advance:
+            for row in rows:
+                run.add(row)
+                advance(outcome_line(row, single=len(scans) == 1))
+    except KeyboardInterrupt:
+        goes_on = f"; their rows are in {table.path}, --resume goes on from there" if table else ""
+        raise Interrupted(f"interrupted after {run.skipped + run.added} of {len(scans)} scans{goes_on}.") from None
     finally:  # also when interrupted: nothing that was computed is lost
-        if table_path:
-            write_table(rows, table_path)
+        done = run.finish()
         if report_path:
-            write_report(report_path, model, rows, started)
-    show_rows(rows)
-    if table_path:
-        out.print(f"wrote {table_path} ({len(rows)} rows)", markup=False)
-    if errors and len(scans) == 1:
-        fail(explain(errors[0]), getattr(errors[0], "exit_code", EXIT_UNEXPECTED))
-    if errors:
-        fail(f"{len(errors)} of {len(scans)} scans failed, the others are done; see column 'error'.", EXIT_SOME_FAILED)
+            write_report(report_path, chosen, run, started)
+    show_rows(done[:SHOWN_ROWS] if table else done)
+    if table:
+        others = f", {len(run.others)} of them of other scans that were there" if run.others else ""
+        out.print(f"wrote {table.path} ({len(done) + len(run.others)} rows{others})", markup=False)
+    failed = [row for row in done if row["status"] == "failed"]
+    if len(scans) > 1:
+        show_summary(run.summary())
+    elif failed:
+        fail(failed[0]["error"], exit_code_of(failed[0]))
+    if failed:
+        fail(f"{len(failed)} of {len(scans)} scans failed, the others are done; see column 'error'.", EXIT_SOME_FAILED)
+
+
+def check_run_options(
+    table_path: Path | None, resume: bool, engine: str, address: str | None, report_path: Path | None
+) -> None:
+    """Raise ValueError for options that make no sense, before hours of work rest on them."""
+    from balaitous.cohort.table import check_table_path
+
+    if report_path:
+        check_table_path(report_path, "--report", [".json"])
+        if report_path == table_path:
+            raise ValueError(f"--report and --out must be two files. Got {report_path.name!r} for both.")
+    if resume and not table_path:
+        raise ValueError("--resume needs --out, the table to go on with. Got none.")
+    if engine not in ENGINES:
+        raise ValueError(f"--engine must be one of {', '.join(ENGINES)}. Got {engine!r} instead.")
+    if address and engine != "ray":
+        raise ValueError(f"--address is for --engine ray. Got --engine {engine} instead.")
 
 
 def check_patient(age: float | None, sex: str | None) -> None:
@@ -182,30 +261,75 @@ def check_patient(age: float | None, sex: str | None) -> None:
     resolve(Patient(), age=age, sex=sex)
 
 
-def note_use(model: Any) -> None:
+def note_use(bundle: Bundle) -> None:
     """Say once what the weights are good for."""
-    use = model.bundle.intended_use
-    err.print(f"Weights '{model.bundle.name}' ({model.bundle.sha256[:12]}): {use}", markup=False)
-    if model.bundle.demonstration:
+    err.print(f"Weights '{bundle.name}' ({bundle.sha256[:12]}): {bundle.intended_use}", markup=False)
+    if bundle.demonstration:
         err.print("These probabilities are a demonstration. For the published weights: balaitous weights fetch stoic")
 
 
 @contextmanager
-def scan_progress(total: int) -> Iterator[Any]:
-    """A bar on a terminal, a plain line a scan elsewhere."""
+def scan_progress(run: Run) -> Iterator[Callable[[str], None]]:
+    """A bar on a terminal, a plain line a scan elsewhere; both say how fast it goes and how long it will take."""
+    total = len(run.rows)
     if not err.is_terminal:
-        done = iter(range(1, total + 1))
-        yield lambda line: err.print(f"[{next(done)}/{total}] {line}", markup=False)
-        return
-    columns = (TextColumn("scans"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err) as progress:
-        task = progress.add_task("scans", total=total)
+        said = time.monotonic()
 
-        def advance(line: str) -> None:
-            progress.console.print(line, markup=False)
-            progress.advance(task)
+        def line(text: str) -> None:
+            nonlocal said
+            pace = ""
+            if time.monotonic() - said > PACE_SECONDS:
+                said, pace = time.monotonic(), f" ({pace_of(run)})"
+            err.print(f"[{run.skipped + run.added}/{total}] {text}{pace}", markup=False)
+
+        yield line
+        return
+    columns = (TextColumn("scans"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[pace]}"))
+    with Progress(*columns, console=err) as progress:
+        task = progress.add_task("scans", total=total, completed=run.skipped, pace="")
+
+        def advance(text: str) -> None:
+            progress.console.print(text, markup=False)
+            progress.update(task, advance=1, pace=pace_of(run))
 
         yield advance
+
+
+def pace_of(run: Run) -> str:
+    """How fast a run goes and how long it will take."""
+    minutes = (run.seconds_left or 0) / 60
+    left = f"{minutes / 60:.1f} h" if minutes >= 90 else f"{minutes:.0f} min" if minutes >= 1 else "less than a minute"
+    return f"{run.scans_a_minute:.3g} scans a minute, {left} left"
+
+
+def outcome_line(row: Row, single: bool) -> str:
+    """What came of a scan."""
+    if row["status"] == "failed":
+        reason = "" if single else f". {row['error']}"  # of a single scan it comes last
+        return f"{row['PatientID']}: failed{reason}"
+    probabilities = f"COVID-19 {row['probability_covid']:.3f}, severe {row['probability_severe']:.3f}"
+    return f"{row['PatientID']}: {probabilities} ({row['seconds']:.1f} s)"
+
+
+def show_summary(summary: Mapping[str, Any]) -> None:
+    """What came of several scans."""
+    failed = summary["failed"]
+    parts = {
+        "done": summary["done"],
+        "done before": summary["skipped"],
+        "failed": sum(each["count"] for each in failed.values()),
+        "not tried": summary["not_tried"],
+    }
+    counts = ", ".join(f"{count} {what}" for what, count in parts.items() if count)
+    pace = f"; {summary['scans_a_minute']:.3g} scans a minute" if summary["scans_a_minute"] else ""
+    err.print(f"{summary['scans']} scans: {counts}{pace}", markup=False)
+    for kind, each in failed.items():
+        err.print(f"  {each['count']} × {kind}, such as: {each['example']}", markup=False)
+
+
+def exit_code_of(row: Row) -> int:
+    """The exit code that belongs to a failed row's kind of error."""
+    return getattr(getattr(errors, row["error_kind"], None), "exit_code", EXIT_UNEXPECTED)
 
 
 def show_rows(rows: Sequence[Row]) -> None:
@@ -231,16 +355,17 @@ def show_rows(rows: Sequence[Row]) -> None:
     out.print(table)
 
 
-def write_report(path: Path, model: Any, rows: Sequence[Row], started: datetime) -> None:
+def write_report(path: Path, engine: Engine, run: Run, started: datetime) -> None:
     """Everything that is needed to repeat a run, and what came of it."""
     report = {
         "started": started.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "bundle": bundle_facts(model.bundle),
-        "device": str(model.device),
-        "precision": model.precision,
+        "bundle": bundle_facts(engine.bundle),
+        "device": engine.device,
+        "precision": engine.precision,
         "versions": versions(),
-        "scans": list(rows),
+        "summary": run.summary(),
+        "scans": [row for row in run.rows if row],
     }
     path.write_text(json.dumps(report, indent=1) + "\n")
 
@@ -289,7 +414,7 @@ def versions() -> dict[str, str]:
     }
 
 
-def bundle_facts(bundle: Any) -> dict[str, Any]:
+def bundle_facts(bundle: Bundle) -> dict[str, Any]:
     return {
         "name": bundle.name,
         "folder": str(bundle.folder),

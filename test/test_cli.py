@@ -128,6 +128,11 @@ def test_a_missing_path_and_an_empty_folder_end_with_exit_code_3(tmp_path, capsy
         ("--out", "table.xlsx"),
         ("--out", "nowhere/table.csv"),
         ("--report", "report.txt"),
+        ("--report", "nowhere/report.json"),
+        ("--resume",),
+        ("--engine", "spark"),
+        ("--address", "head:6379"),
+        ("--out", "run.json", "--report", "run.json"),
     ],
 )
 def test_arguments_that_make_no_sense_end_with_exit_code_2(arguments, capsys):
@@ -171,6 +176,26 @@ def test_one_bad_scan_among_several_leaves_the_others_written(tmp_path, capsys):
     facts = json.loads(report.read_text())
     assert facts["bundle"]["name"] == "mini"
     assert [row["status"] for row in facts["scans"]] == ["failed", "ok"]
+    summary = facts["summary"]
+    assert (summary["done"], summary["skipped"], summary["not_tried"]) == (1, 0, 0)
+    assert summary["failed"] == {"InputError": {"count": 1, "example": bad["error"]}}
+    assert f"2 scans: 1 done, 1 failed; {summary['scans_a_minute']:.3g} scans a minute" in err
+    assert f"  1 × InputError, such as: {bad['error']}" in err
+
+    before = table.read_bytes()
+    code, _, err = run(capsys, "predict", scans, "--out", table, "--age", "71")
+    assert code == 2
+    assert "1 predicted scans. Add --resume to go on with it, or remove it to start anew." in last_line(err)
+    assert table.read_bytes() == before
+    code, _, err = run(capsys, "predict", scans, "--out", table, "--age", "71", "--resume")
+    assert code == 5
+    assert "[2/2] bad: failed" in err
+    assert "2 scans: 1 done before, 1 failed;" in err
+    assert table.read_bytes() == before
+    code, _, err = run(capsys, "predict", scans, "--out", table, "--resume", "--precision", "bf16")
+    assert code == 2
+    assert "expected a table made with precision bf16 as this run has, found fp32" in last_line(err)
+    assert table.read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ class ScriptedModel:
         return Prediction(
             name=Path(path).stem,
             path=str(path),
+            input_sha256=None,
             series_uid=None,
             probability_covid=covid,
             probability_severe=severe,

@@ -1,23 +1,102 @@
-"""Many scans on this machine, one after another; one that fails never stops the others."""
+"""Many scans on this machine, one after another or several at a time; one that fails never stops the others."""
 
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from typing import TYPE_CHECKING
 
-from balaitous.cohort.scans import Scan
-from balaitous.severity.pipeline import Balaitous, Prediction
+from balaitous.cohort.processes import leave_interrupts_to_main_thread, reading_processes
+from balaitous.cohort.remote import local_copy, shown
+from balaitous.cohort.table import Row, row_of
+from balaitous.errors import InputError
+
+if TYPE_CHECKING:
+    from balaitous.cohort.scans import Scan
+    from balaitous.severity.pipeline import Balaitous
 
 log = logging.getLogger(__name__)
 
+AHEAD = 2  # scans begun or waiting, for each worker: a slow scan at the head of the line does not keep the others idle
+
 
 def predict_scans(
-    model: Balaitous, scans: Iterable[Scan], series: str | None = None
-) -> Iterator[tuple[Scan, Prediction | Exception]]:
-    """Yield each scan with its prediction, or with the error that stopped it."""
-    for scan in scans:
-        try:
-            yield scan, model.predict(scan.path, age=scan.age, sex=scan.sex, series=series)
-        except Exception as error:
-            log.debug("%s failed", scan.path, exc_info=True)
-            yield scan, error
+    model: Balaitous, scans: Iterable[Scan], series: str | None = None, workers: int = 1
+) -> Iterator[Row]:
+    """Yield the row of each scan, in the order of `scans`. A scan that fails gives a row that says so.
+
+    Parameters
+    ----------
+    scans : read as they are needed, and not far ahead of the rows that are taken
+    series : SeriesInstanceUID, for DICOM folders with several
+    workers : scans at a time: as many processes read and prepare scans while the networks, in this one, take one scan
+        after the other. Memory grows by one prepared scan a worker. A script that calls this with more than one does
+        so below ``if __name__ == "__main__":``, as the standard library's `multiprocessing` has it
+    """
+    if workers == 1:
+        for scan in scans:
+            yield predict_scan(model, scan, series)
+    else:
+        yield from _side_by_side(model, iter(scans), series, workers)
+
+
+def predict_scan(model: Balaitous, scan: Scan, series: str | None = None, executor: Executor | None = None) -> Row:
+    """The row of one scan, failed or not.
+
+    Raises
+    ------
+    BrokenProcessPool : if a process of `executor` died, of this scan or of another one
+    """
+    try:
+        with local_copy(scan.path) as path:
+            return row_of(scan, model.predict(path, age=scan.age, sex=scan.sex, series=series, executor=executor))
+    except BrokenProcessPool:
+        raise
+    except Exception as error:
+        log.debug("%s failed", shown(scan.path), exc_info=True)
+        return row_of(scan, error)
+
+
+def _side_by_side(model: Balaitous, scans: Iterator[Scan], series: str | None, workers: int) -> Iterator[Row]:
+    threads = ThreadPoolExecutor(workers, initializer=leave_interrupts_to_main_thread)
+    processes = reading_processes(workers)
+    begun: deque[tuple[Scan, Executor, Future[Row]]] = deque()
+    try:
+        while True:
+            for scan in islice(scans, AHEAD * workers - len(begun)):
+                begun.append((scan, processes, threads.submit(predict_scan, model, scan, series, processes)))
+            if not begun:
+                return
+            scan, used, future = begun.popleft()
+            try:
+                row = future.result()
+            except BrokenProcessPool:
+                wait([each for _, _, each in begun])  # which scan it was is not known, and memory may be short
+                row = _predict_alone(model, scan, series)
+                if used is processes:
+                    processes = reading_processes(workers)
+            yield row
+    finally:  # also when interrupted, or nobody wants more
+        threads.shutdown(wait=False, cancel_futures=True)
+        processes.shutdown(wait=False, cancel_futures=True)
+
+
+def _predict_alone(model: Balaitous, scan: Scan, series: str | None) -> Row:
+    """The row of a scan that was under way when a process died."""
+    process = reading_processes(1)
+    try:
+        return predict_scan(model, scan, series, process)
+    except BrokenProcessPool:
+        return row_of(
+            scan,
+            InputError(
+                f"{shown(scan.path)}: expected to read it, the process that did was ended, twice: by the system for "
+                "want of memory, or by the file. Give the job more memory, or write the file again."
+            ),
+        )
+    finally:
+        process.shutdown(wait=False, cancel_futures=True)

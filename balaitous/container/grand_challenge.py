@@ -89,7 +89,7 @@ def find_cases(input_dir: Path) -> list[Case]:
         from balaitous.cohort.scans import list_scans  # brings pandas, which a job does not need
 
         folder = input_dir
-        paths = [scan.path for scan in list_scans([folder])]
+        paths = [Path(scan.path) for scan in list_scans([folder])]
     files = [str(path.relative_to(folder)) if path != folder else folder.name for path in paths]
     if len(paths) == 1:
         return [describe_case(paths[0], files[0], input_dir)]

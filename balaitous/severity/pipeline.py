@@ -37,6 +37,7 @@ from balaitous.networks.runtime import (
     choose_precision,
     default_chunk,
     ready,
+    use_allotted_cores,
 )
 from balaitous.severity.features import label_crops, scan_features
 from balaitous.severity.heads import Heads, age_feature

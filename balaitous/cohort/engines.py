@@ -1,0 +1,102 @@
+"""What predicts the scans of a run: this machine, or a cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import balaitous
+from balaitous.cohort.scans import Scan
+from balaitous.cohort.table import Row
+from balaitous.weights.bundle import Bundle, find_bundle, open_bundle
+
+WORKERS_ON_CPU = 2  # one scan is read while the networks look at another; more would only take their cores away
+MOST_WORKERS_WITH_GPU = 8
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine, ready to predict.
+
+    Attributes
+    ----------
+    bundle : the weights
+    device, precision : where and how the networks run
+    predict : scans to the rows of all of them, each as soon as it is there
+    """
+
+    bundle: Bundle
+    device: str
+    precision: str
+    predict: Callable[[Sequence[Scan]], Iterator[Row]]
+
+    @property
+    def made_by(self) -> dict[str, str]:
+        """What the rows of one table have in common."""
+        return {
+            "bundle_sha256": self.bundle.sha256,
+            "precision": self.precision,
+            "version": balaitous.__version__,
+        }
+
+
+def local_engine(
+    weights: str | None, device: str, precision: str, series: str | None, workers: int | None, scans: Sequence[Scan]
+) -> Engine:
+    """The model in this process, for these scans; `workers` None: as many as `default_workers` says.
+
+    Raises
+    ------
+    WeightsError, ValueError : as `Balaitous` does
+    """
+    from balaitous.cohort.local import predict_scans
+    from balaitous.severity.pipeline import Balaitous
+
+    model = Balaitous(weights, device, precision)
+    count = workers or default_workers(len(scans), model.device.type)
+    return Engine(
+        model.bundle,
+        str(model.device),
+        model.precision,
+        lambda todo: predict_scans(model, todo, series, count),
+    )
+
+
+def ray_engine(
+    weights: str | None, device: str, precision: str, series: str | None, workers: int | None, address: str | None
+) -> Engine:
+    """Workers on a Ray cluster, which is joined (or started) when the first scans are given to it.
+
+    Raises
+    ------
+    WeightsError, ValueError : as `Balaitous` does, as far as it can be told from here
+    """
+    import torch
+
+    from balaitous.cohort.ray import predict_scans
+    from balaitous.networks.runtime import choose_precision
+
+    bundle = open_bundle(find_bundle(weights))
+    name, _ = choose_precision(precision, torch.device("cpu"))
+    return Engine(
+        bundle,
+        device,
+        name,
+        lambda todo: predict_scans(
+            todo,
+            weights=weights,
+            device=device,
+            precision=precision,
+            series=series,
+            address=address,
+            workers=workers,
+        ),
+    )
+
+
+def default_workers(scans: int, device_type: str) -> int:
+    """Scans at a time: one alone needs no other process, a GPU is to be fed by many."""
+    if scans == 1 or os.name == "nt":  # Windows cannot end such processes as `processes` does
+        return 1
+    return WORKERS_ON_CPU if device_type == "cpu" else min(MOST_WORKERS_WITH_GPU, os.cpu_count() or 1)

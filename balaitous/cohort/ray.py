@@ -1,0 +1,272 @@
+"""Many scans on a cluster: Ray Data actors, one per GPU or per CPU slot, each with the model loaded once.
+
+Scans go out one by one and rows come back as they are done, in any order. Ray starts a worker that died again, on
+another node if need be, and gives it its scan once more.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import platform
+import socket
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from balaitous.errors import BalaitousError, InputError, WeightsError, explain
+
+if TYPE_CHECKING:  # a worker imports the rest once it has set its number of threads
+    import pyarrow
+
+    from balaitous.cohort.scans import Scan
+    from balaitous.cohort.table import Row
+
+ATTEMPTS = 3  # workers that may die of a scan (of its size, say) before it is given up
+SCANS_ON_GPU = 2  # at a time: the next one is read while the networks look at this one
+SCAN_BYTES = 2 * 2**30  # what a worker needs beside its weights: PyTorch and a thin-slice CT
+CONNECT_SECONDS = 10
+OBJECT_STORE_BYTES = 128 * 2**20  # of a Ray that is started here: rows are small
+
+
+def predict_scans(
+    scans: Sequence[Scan],
+    *,
+    weights: str | Path | None = None,
+    device: str | None = None,
+    precision: str = "auto",
+    series: str | None = None,
+    address: str | None = None,
+    workers: int | None = None,
+) -> Iterator[Row]:
+    """Yield the row of each scan as soon as it is done, in any order. A scan that fails gives a row that says so.
+
+    Parameters
+    ----------
+    scans : paths and addresses that every node can read; relative paths start in this process's folder
+    weights : a bundle's name or folder, which every node finds for itself; None: as `find_bundle` searches
+    device : "cpu", "cuda", or "auto" (or None): GPUs if the cluster has any
+    precision, series : as `Balaitous` and its `predict` take them
+    address : HOST:PORT of a Ray cluster, or "auto" for the one on this machine; None: ``$RAY_ADDRESS``, else a Ray that
+        is started here and ends with the run. A process that has called ``ray.init`` already keeps to that
+    workers : at most; None: one per GPU, else one per CPU, as far as memory goes. Fewer workers have more threads each
+
+    Raises
+    ------
+    ValueError : Ray is not installed, no cluster answers at the address, or it has no GPU for device "cuda"
+    WeightsError : no weights here; and, while rows are awaited, a node has none, or others
+    BalaitousError : while rows are awaited, a worker does not start for another reason, or the cluster is lost
+    """
+    from balaitous.weights.bundle import find_bundle, open_bundle
+
+    if not scans:
+        nothing: list[Row] = []
+        return (row for row in nothing)
+    weights = weights or os.environ.get("BALAITOUS_WEIGHTS")  # of this shell: nodes have environments of their own
+    bundle = open_bundle(find_bundle(weights))
+    weights_bytes = sum(each.stat().st_size for each in bundle.folder.glob("*.safetensors"))
+    ray = _import_ray()
+    with ExitStack() as connection:
+        connection.enter_context(_connected(ray, address))
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        share = worker_share(nodes, weights_bytes + SCAN_BYTES, device, workers)
+        worker = {
+            "weights": weights,
+            "bundle_sha256": bundle.sha256,
+            "device": "cuda" if share["num_gpus"] else "cpu",
+            "precision": precision,
+            "series": series,
+            "folder": os.getcwd(),
+            "threads": int(share["num_cpus"]),
+            "attempts": ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts).remote(),
+        }
+        # Pickled, because Arrow would turn None into NaN and whole numbers into others. A block a scan, because a block
+        # is what Ray sends, gets back and does again.
+        items = [{"scan": pickle.dumps((index, scan))} for index, scan in enumerate(scans)]
+        dataset = ray.data.from_items(items, override_num_blocks=len(items))
+        dataset.context.enable_progress_bars = False
+        at_a_time = SCANS_ON_GPU if share["num_gpus"] else 1
+        rows = dataset.map_batches(
+            Worker,
+            fn_constructor_kwargs=worker,
+            compute=ray.data.ActorPoolStrategy(
+                min_size=1,
+                max_size=workers,
+                max_concurrent_calls_per_actor=at_a_time,
+                enable_true_multi_threading=at_a_time > 1,
+            ),
+            batch_size=1,
+            batch_format="pyarrow",
+            **share,
+        )
+        handed_on = connection.pop_all()
+    return _stream(rows, handed_on)
+
+
+def _stream(dataset: Any, connection: ExitStack) -> Iterator[Row]:
+    """Rows as they are done; the connection ends with them, or when nobody wants more."""
+    with connection:
+        try:
+            for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                for packed in block["row"].to_pylist():
+                    row = pickle.loads(packed)
+                    if isinstance(row, BalaitousError):
+                        raise row
+                    yield row
+        except BalaitousError:
+            raise
+        except Exception as error:  # of Ray, whose message ends with what happened
+            reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
+            raise BalaitousError(
+                f"Ray gave up: {reason}. Is the same balaitous installed on every node? --resume goes on from here."
+            ) from error
+
+
+class Worker:
+    """One model in a process of its own. What keeps it from starting is its answer to every scan."""
+
+    def __init__(
+        self,
+        *,
+        weights: str | Path | None,
+        bundle_sha256: str,
+        device: str,
+        precision: str,
+        series: str | None,
+        folder: str,
+        threads: int,
+        attempts: Any,
+    ) -> None:
+        self.series, self.attempts = series, attempts
+        self.problem: BalaitousError | None = None
+        os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(threads)  # read at the first image
+        with suppress(OSError):  # a node without it knows absolute paths only
+            os.chdir(folder)
+        try:
+            import torch
+
+            from balaitous.severity.pipeline import Balaitous
+            from balaitous.weights.bundle import find_bundle, open_bundle
+
+            torch.set_num_threads(threads)
+            bundle = open_bundle(find_bundle(weights))
+            if bundle.sha256 != bundle_sha256:
+                raise WeightsError(
+                    f"expected the weights of this run (bundle.json of SHA-256 {bundle_sha256}), found {bundle.sha256} "
+                    f"in {bundle.folder}. Copy the same bundle to every node."
+                )
+            self.model = Balaitous(bundle.folder, device, precision)
+        except Exception as error:
+            kind = type(error) if isinstance(error, BalaitousError) else BalaitousError
+            self.problem = kind(f"node {platform.node()}: {explain(error)}")
+
+    def __call__(self, batch: pyarrow.Table) -> pyarrow.Table:
+        """Table with one pickled (index, scan) in column "scan" to one with its pickled row in column "row"."""
+        import pyarrow
+
+        index, scan = pickle.loads(batch["scan"][0].as_py())
+        return pyarrow.table({"row": [pickle.dumps(self.problem or self.row(index, scan))]})
+
+    def row(self, index: int, scan: Scan) -> Row:
+        """What the local engine would give for the scan."""
+        import ray
+
+        from balaitous.cohort.local import predict_scan
+        from balaitous.cohort.remote import shown
+        from balaitous.cohort.table import row_of
+
+        if ray.get(self.attempts.begin.remote(index)) <= ATTEMPTS:
+            return predict_scan(self.model, scan, self.series)
+        given_up = InputError(
+            f"{shown(scan.path)}: {ATTEMPTS} workers died of it, for want of memory most likely. Give each more (fewer "
+            "--workers), or bring the scan with thicker slices."
+        )
+        return row_of(scan, given_up)
+
+
+class Attempts:
+    """How often each scan was begun: an actor, because the workers that know it die."""
+
+    def __init__(self) -> None:
+        self.begun: Counter[int] = Counter()
+
+    def begin(self, index: int) -> int:
+        self.begun[index] += 1
+        return self.begun[index]
+
+
+def worker_share(
+    nodes: Sequence[Mapping[str, float]], memory_bytes: float, device: str | None, workers: int | None
+) -> dict[str, float]:
+    """What each worker asks Ray for: ``num_cpus``, ``num_gpus`` and ``memory``, so that all of them fit.
+
+    Parameters
+    ----------
+    nodes : resources of each node of the cluster, "CPU", "GPU" and "memory" in bytes
+    memory_bytes : what a worker should have; less where no node has that much
+
+    Raises
+    ------
+    ValueError : no node has what the device needs
+    """
+    gpu = device not in ("cpu", None, "auto") or (device != "cpu" and any(node.get("GPU", 0) >= 1 for node in nodes))
+    kind = "GPU" if gpu else "CPU"
+    nodes = [node for node in nodes if min(node.get(kind, 0), node.get("CPU", 0)) >= 1]
+    if not nodes:
+        raise ValueError(f"device {device or 'auto'!r} was asked for, but no node of the Ray cluster has a {kind}.")
+    fitting = [max(1, int(min(node[kind], node["CPU"], node["memory"] // memory_bytes))) for node in nodes]
+    cpus = min(node["CPU"] // count for node, count in zip(nodes, fitting, strict=True))
+    if workers and workers < sum(fitting):
+        cpus = min(sum(node["CPU"] for node in nodes) // workers, max(node["CPU"] for node in nodes))
+    return {
+        "num_cpus": max(1, int(cpus)),
+        "num_gpus": int(gpu),
+        "memory": min(memory_bytes, *(node["memory"] for node in nodes)),
+    }
+
+
+@contextmanager
+def _connected(ray: Any, address: str | None) -> Iterator[None]:
+    """Inside a Ray cluster: the one this process is in already, one that is joined, or one that is started here."""
+    if ray.is_initialized():
+        yield
+        return
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    own = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES} if address == "local" else {}
+    try:
+        if address not in ("local", "auto"):
+            _check_address(address)  # Ray itself would go on trying for many minutes
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"no Ray cluster at {address!r}: {reason}. Start one (`ray start --head`), set RAY_AUTH_MODE=token if it "
+            "asks for a token, or leave --address out."
+        ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Raise ValueError if the address is none, OSError if nobody answers there."""
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdigit():
+        raise ValueError("expected HOST:PORT, or auto")
+    socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+
+
+def _import_ray() -> Any:
+    """Ray without its statistics, and with no more of its logging on the terminal than what stops a run."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    try:
+        import ray.data
+    except ImportError:
+        raise ValueError("--engine ray needs Ray: pip install 'balaitous[ray]'") from None
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    return ray
