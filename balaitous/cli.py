@@ -202,7 +202,7 @@ def predict(
     scans = list_scans(paths, age, sex)
     with usage_errors():
         if engine == "ray":
-            chosen = ray_engine(weights, device, precision, series, workers, address)
+            chosen = ray_engine(weights, device, precision, series, workers, scans, address)
         else:
             chosen = local_engine(weights, device, precision, series, workers, scans)
         note_use(chosen.bundle)
@@ -511,6 +511,23 @@ def verify_weights(
     wrong = [check for check in checks if not check.ok]
     if wrong:
         fail(str(wrong[0].problem), WeightsError.exit_code)
+
+
+@weights_app.command("quantize")
+def quantize_weights(
+    paths: Annotated[list[str], typer.Argument(help="Scans like those to predict; the first few are used.")],
+    weights: Weights = None,
+) -> None:
+    """Quantise a bundle's networks to int8 for this machine's CPU, in place of what `predict` made by itself."""
+    set_up_logging(verbose=True)
+    from balaitous.cohort.engines import local_copies
+    from balaitous.cohort.scans import list_scans
+    from balaitous.severity.quantize import quantize_bundle
+    from balaitous.weights.bundle import find_bundle
+
+    with usage_errors():
+        folder = quantize_bundle(find_bundle(weights), local_copies(list_scans(paths)))
+    out.print(f"wrote {folder}", markup=False)
 
 
 @weights_app.command("pack")

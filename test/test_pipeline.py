@@ -12,6 +12,7 @@ import SimpleITK as sitk
 from conftest import PHANTOM, ROOT
 
 from balaitous import Balaitous, InputError, NoLungError
+from balaitous.ct.phantom import make_phantom
 from balaitous.ct.volume import read_ct
 from balaitous.severity.heads import OUTCOMES, VIEWS
 
@@ -114,10 +115,13 @@ def test_threads_share_a_model_and_nothing_mixes(model, prediction):
     assert len({answer.probability_severe for answer in answers}) == len(ages)
 
 
-def test_lower_precision_agrees(prediction):
-    lower = Balaitous("mini", device="cpu", precision="bf16").predict(PHANTOM)
-    for key, value in lower.probabilities.items():
-        assert value == pytest.approx(prediction.probabilities[key], abs=0.05)
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp16", 0.005), ("bf16", 0.01)])
+def test_lower_precision_agrees(model, precision, tolerance):
+    ct = make_phantom(3, spacing_mm=(4, 4, 10), size=(84, 70, 10)).ct
+    lower = Balaitous("mini", device="cpu", precision=precision).predict(ct)
+    for outcome, value in model.predict(ct).probabilities.items():
+        if outcome in OUTCOMES:
+            assert lower.probabilities[outcome] == pytest.approx(value, abs=tolerance)
 
 
 def test_a_volume_without_lung_says_so_and_how_it_looked(model):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import balaitous
+from balaitous.cohort.remote import local_copy
 from balaitous.cohort.scans import Scan
 from balaitous.cohort.table import Row
 from balaitous.weights.bundle import Bundle, find_bundle, open_bundle
+
+log = logging.getLogger(__name__)
 
 WORKERS_ON_CPU = 2  # one scan is read while the networks look at another; more would only take their cores away
 MOST_WORKERS_WITH_GPU = 8
@@ -53,6 +58,8 @@ def local_engine(
     from balaitous.cohort.local import predict_scans
     from balaitous.severity.pipeline import Balaitous
 
+    if precision == "int8":
+        quantize_once(weights, scans)
     model = Balaitous(weights, device, precision)
     count = workers or default_workers(len(scans), model.device.type)
     return Engine(
@@ -64,7 +71,13 @@ def local_engine(
 
 
 def ray_engine(
-    weights: str | None, device: str, precision: str, series: str | None, workers: int | None, address: str | None
+    weights: str | None,
+    device: str,
+    precision: str,
+    series: str | None,
+    workers: int | None,
+    scans: Sequence[Scan],
+    address: str | None,
 ) -> Engine:
     """Workers on a Ray cluster, which is joined (or started) when the first scans are given to it.
 
@@ -77,6 +90,8 @@ def ray_engine(
     from balaitous.cohort.ray import predict_scans
     from balaitous.networks.runtime import choose_precision
 
+    if precision == "int8":
+        quantize_once(weights, scans)
     bundle = open_bundle(find_bundle(weights))
     name, _ = choose_precision(precision, torch.device("cpu"))
     return Engine(
@@ -93,6 +108,29 @@ def ray_engine(
             workers=workers,
         ),
     )
+
+
+def quantize_once(weights: str | None, scans: Sequence[Scan]) -> None:
+    """Quantise the bundle on slices of the first of these scans, unless it was quantised before.
+
+    Raises
+    ------
+    InputError, WeightsError, ValueError : as `quantize_bundle`
+    """
+    from balaitous.networks.int8 import Int8Store
+    from balaitous.severity.quantize import quantize_bundle
+
+    bundle = open_bundle(find_bundle(weights))
+    if not Int8Store(bundle).exists():
+        log.warning("quantising the networks of %r to int8, once: up to a few minutes", bundle.name)
+        quantize_bundle(bundle.folder, local_copies(scans))
+
+
+def local_copies(scans: Iterable[Scan]) -> Iterator[Path]:
+    """The scans' paths on this machine, each until the next one is taken."""
+    for scan in scans:
+        with local_copy(scan.path) as path:
+            yield path
 
 
 def default_workers(scans: int, device_type: str) -> int:

@@ -120,13 +120,23 @@ def choose_precision(precision: str, device: torch.device) -> tuple[str, torch.d
     """
     if precision == "auto":
         precision = "fp32"
+    if precision == "int8" and device.type == "cpu":
+        if not has_vnni():
+            log.warning("this CPU has no VNNI instructions: int8 will be slower and further from fp32 than elsewhere")
+        return precision, torch.float32  # outside of the networks
     if precision == "int8":
-        raise ValueError("precision int8 is not in this version yet. Use fp32, or bf16 on a CPU with AMX.")
+        raise ValueError(f"precision int8 is for the CPU, not for {device}. Use --device cpu, or fp16 or bf16.")
     if precision not in DTYPES:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}. Got {precision!r} instead.")
     if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise ValueError(f"precision bf16 needs a GPU of compute 8.0 or newer ({device} is older). Use fp16.")
     return precision, DTYPES[precision]
+
+
+def has_vnni() -> bool:
+    """Whether the CPU adds up products of 8-bit numbers in 32 bits; other makes than x86 do."""
+    able = torch.cpu.get_capabilities()
+    return able["architecture"] != "x86_64" or able["avx512_vnni"] or able["avx_vnni"]
 
 
 def default_chunk(kind: str, device: torch.device) -> int:

@@ -39,7 +39,7 @@ class ClassTokenEncoder(nn.Module):
     def tokens(self, images: Tensor) -> Tensor:
         """Class token and patch tokens (B, 1 + patches, width) before the first block, of images (B, 3, H, W)."""
         patches = self.patch_embed(images)
-        return torch.cat([self.cls_token.expand(len(images), -1, -1), patches], dim=1) + self.pos_embed
+        return torch.cat([self.cls_token.expand(images.shape[0], -1, -1), patches], dim=1) + self.pos_embed
 
     def forward(self, images: Tensor) -> Tensor:
         """Embeddings (B, width) of images (B, 3, 224, 224)."""

@@ -28,6 +28,7 @@ import balaitous
 from balaitous.ct.lungs import AIR_HU
 from balaitous.ct.patient import Patient, resolve
 from balaitous.ct.volume import CT
+from balaitous.networks.int8 import load_int8
 from balaitous.networks.loading import build_network, load_strictly
 from balaitous.networks.runtime import (
     Chunker,
@@ -146,7 +147,7 @@ class Balaitous:
     ----------
     weights : a bundle's name or folder; None: the first found in the search order of `find_bundle`
     device : "auto" (or None), "cpu" or "cuda"
-    precision : "auto", "fp32", "fp16" or "bf16"
+    precision : "auto" (fp32), "fp32", "fp16", "bf16", or "int8" on a CPU, which `quantize_bundle` makes possible
 
     Raises
     ------
@@ -164,9 +165,13 @@ class Balaitous:
         self.precision, dtype = choose_precision(precision, self.device)
         use_allotted_cores()
         self.bundle = open_bundle(find_bundle(weights))
-        self.load = partial(load_network, self.bundle, device=self.device, dtype=dtype)
+        self.load: Callable[[str], Network]
+        if self.precision == "int8":
+            self.load = partial(load_int8, self.bundle)
+        else:
+            self.load = partial(load_network, self.bundle, device=self.device, dtype=dtype)
         with ThreadPoolExecutor() as pool:  # each file is hashed before it is opened, which takes most of the time
-            networks = dict(zip(NETWORK_KINDS, pool.map(self.load, NETWORK_KINDS), strict=True))
+            networks: dict[str, Network] = dict(zip(NETWORK_KINDS, pool.map(self.load, NETWORK_KINDS), strict=True))
         self.kept = {name: each for name, each in networks.items() if self.device.type == "cuda" or is_small(each)}
         self.heads = Heads(self.bundle.load_heads())
         self.chunkers = {name: Chunker(default_chunk(kind, self.device)) for name, kind in NETWORK_KINDS.items()}
@@ -286,7 +291,10 @@ def load_network(bundle: Bundle, name: str, device: torch.device, dtype: torch.d
     return ready(network, device, dtype)
 
 
-def is_small(network: TorchNetwork) -> bool:
+def is_small(network: Network) -> bool:
+    """Whether a network may stay in memory: a small one, or one in int8."""
+    if not isinstance(network, TorchNetwork):
+        return True
     return sum(each.nbytes for each in network.module.state_dict().values()) <= KEPT_BYTES
 
 
