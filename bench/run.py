@@ -1,6 +1,6 @@
 """Side by side with the published package: same scans, same weights, same machine, one after the other.
 
-usage: python bench/run.py --published-python PYTHON --out DIR [--checkpoints DIR] [--precision fp32 int8] SCAN [SCAN …]
+usage: python bench/run.py SCAN [SCAN …] --published-python PYTHON --out DIR [--checkpoints DIR] [--precision fp32 int8]
 
 PYTHON is the interpreter of an environment of its own with `pip install balaitous==1.2 lungmask==0.2.20`. Checkpoints
 are the three network files under their published names; without them, stand-ins of the published size are made (see

@@ -94,7 +94,7 @@ def body_box(axial_hu: NDArray) -> Box:
     components, count = ndimage.label(small)
     if count == 0:
         return slice(0, height), slice(0, width)
-    body = ndimage.binary_dilation(components == largest_component(components), iterations=2)
+    body = ndimage.binary_dilation(components == largest_component(components, count), iterations=2)
     body = body[np.ix_(nearest(BODY_GRID, height), nearest(BODY_GRID, width))]
     components, _ = ndimage.label(body, structure=ALL_NEIGHBOURS_2D)
     rows, columns = ndimage.find_objects(components, max_label=1)[0]
@@ -108,9 +108,9 @@ def nearest(size_in: int, size_out: int) -> NDArray[np.int32]:
     return ndimage.zoom(np.arange(size_in, dtype=np.int32), size_out / size_in, order=0, mode="nearest")
 
 
-def largest_component(components: NDArray[np.int32]) -> int:
-    """Label of the component with the most voxels (0, the background, apart; the first of equals)."""
-    return int(np.argmax(np.bincount(components.ravel())[1:])) + 1
+def largest_component(components: NDArray[np.int32], count: int) -> int:
+    """Label of the component with the most voxels, of labels 1…`count` (the first of equals)."""
+    return int(np.argmax(voxels_of(components, count + 1)[1:])) + 1
 
 
 def merge_components(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -123,12 +123,19 @@ def merge_components(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     ----------
     labels : (Z, Y, X) of 0, 1 (right), 2 (left)
     """
-    right, right_count = ndimage.label(labels == RIGHT, structure=ALL_NEIGHBOURS_3D)
-    components, left_count = ndimage.label(labels == LEFT, structure=ALL_NEIGHBOURS_3D)
-    components[components > 0] += right_count
-    components += right
-    label_of = np.repeat([0, RIGHT, LEFT], [1, right_count, left_count])
-    size = np.bincount(components.ravel(), minlength=len(label_of))
+    out = np.zeros(labels.shape, np.uint8)
+    if not labels.any():
+        return out
+    rows, columns = ndimage.find_objects(labels.any(0).astype(np.uint8))[0]  # numbers of components take much memory
+    labels, inside = labels[:, rows, columns], out[:, rows, columns]
+
+    components, right_count = ndimage.label(labels == RIGHT, structure=ALL_NEIGHBOURS_3D)
+    left, left_count = ndimage.label(labels == LEFT, structure=ALL_NEIGHBOURS_3D)
+    left[left > 0] += right_count
+    components += left
+    del left
+    label_of = np.repeat(np.array([0, RIGHT, LEFT], np.uint8), [1, right_count, left_count])
+    size = voxels_of(components, len(label_of))
     boxes = ndimage.find_objects(components)
     largest = {label: max(size[label_of == label], default=0) for label in (RIGHT, LEFT)}
 
@@ -150,12 +157,20 @@ def merge_components(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         size[neighbour] += size[component]
 
     merged = label_of[components]
-    out = np.zeros(labels.shape, np.uint8)
+    del components
     for label in (RIGHT, LEFT):
         lung = merged == label
         if lung.any():
-            out[fill_holes(keep_largest(lung))] = label
+            inside[fill_holes(keep_largest(lung))] = label
     return out
+
+
+def voxels_of(components: NDArray[np.int32], count: int) -> NDArray[np.int64]:
+    """Voxels of each of `count` labels in (…, Y, X); slice by slice, because `bincount` makes 64-bit copies."""
+    voxels = np.zeros(count, np.int64)
+    for axial in components.reshape(-1, *components.shape[-2:]):
+        voxels += np.bincount(axial.ravel(), minlength=count)
+    return voxels
 
 
 def grown(box: tuple[slice, ...], shape: tuple[int, ...]) -> tuple[slice, ...]:
@@ -171,7 +186,7 @@ def union(a: tuple[slice, ...], b: tuple[slice, ...]) -> tuple[slice, ...]:
 def keep_largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The largest component (26-neighbourhood) of a non-empty mask (Z, Y, X)."""
     components, count = ndimage.label(mask, structure=ALL_NEIGHBOURS_3D)
-    return mask if count == 1 else components == largest_component(components)
+    return mask if count == 1 else components == largest_component(components, count)
 
 
 def fill_holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 
@@ -28,9 +27,12 @@ def build_network(architecture: Mapping[str, Any]) -> nn.Module:
     WeightsError : timm has no architecture of that name, or not with that many blocks
     """
     numbers = {key: value for key, value in architecture.items() if key != "kind"}
-    # is_model before create_model: the latter would look a name such as "hf-hub:…" up on the internet
-    if architecture["kind"] == "vit" and not timm.is_model(numbers["timm_name"]):
-        raise WeightsError(f"architecture {numbers['timm_name']!r} must be the name of a ViT of timm. Pack it again.")
+    if architecture["kind"] == "vit":
+        import timm  # takes two seconds: files are hashed meanwhile, and networks in int8 do without
+
+        # is_model before create_model: the latter would look a name such as "hf-hub:…" up on the internet
+        if not timm.is_model(name := numbers["timm_name"]):
+            raise WeightsError(f"architecture {name!r} must be the name of a ViT of timm. Pack it again.")
     with torch.device("meta"):  # initial values would take seconds to draw and be overwritten at once
         return UNet(**numbers) if architecture["kind"] == "unet" else ClassTokenEncoder(**numbers)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,6 +24,8 @@ class ClassTokenEncoder(nn.Module):
 
     def __init__(self, timm_name: str, blocks: int) -> None:
         super().__init__()
+        import timm  # here and not above: it takes two seconds, and networks in int8 do without
+
         # norm and head are left out: no weight is stored, loaded or moved that never runs
         vit: Any = timm.create_model(timm_name, pretrained=False, num_classes=0, depth=blocks)
         self.patch_embed: nn.Module = vit.patch_embed

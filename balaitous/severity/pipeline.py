@@ -286,8 +286,9 @@ def run_here(function: Callable[..., Result], *arguments: Any) -> Result:
 def load_network(bundle: Bundle, name: str, device: torch.device, dtype: torch.dtype) -> TorchNetwork:
     """A network of the bundle, ready to run."""
     record = bundle.networks[name]
+    state = bundle.load_state(name)  # the slowest first: networks are loaded side by side
     network = build_network(record.architecture)
-    load_strictly(network, bundle.load_state(name), source=str(bundle.folder / record.file))
+    load_strictly(network, state, source=str(bundle.folder / record.file))
     return ready(network, device, dtype)
 
 
