@@ -1,8 +1,9 @@
 """Entry point of the Grand Challenge container: reads /input, writes /output.
 
-usage: python process.py [INPUT_DIR [OUTPUT_DIR]]
+usage: python process.py [train | evaluate] [INPUT_DIR [OUTPUT_DIR]]
 
-INPUT_DIR is laid out like /input of a Grand Challenge job (images/ct/*.mha), or is any folder with CT scans.
+INPUT_DIR is laid out like /input of an algorithm's job (images/ct/*.mha), or is any folder with CT scans. `train` fits
+new heads on a cohort in the layout of STOIC, `evaluate` evaluates a submission.
 """
 
 import logging
@@ -12,30 +13,46 @@ from pathlib import Path
 
 from balaitous.container.grand_challenge import find_cases, open_output, predict_cases, report
 
+MODES = ("exec", "train", "evaluate")
+
 
 def main(arguments: list[str]) -> int:
     """Run one job and return its exit code."""
+    mode = arguments.pop(0) if arguments and arguments[0] in MODES else os.environ.get("API_METHOD", "exec")
     if len(arguments) > 2:
         print(f"ERROR: expected at most INPUT_DIR and OUTPUT_DIR, found {len(arguments)} arguments", file=sys.stderr)
         return 2
-    method = os.environ.get("API_METHOD", "exec")
-    if method != "exec":  # "invoke" will be served by balaitous/container/server.py
-        print(f"ERROR: expected API_METHOD=exec, found {method!r}: there is no other mode yet", file=sys.stderr)
+    if mode not in MODES:  # "invoke" will be served by balaitous/container/server.py
+        print(f"ERROR: expected API_METHOD=exec, found {mode!r}: there is no other mode yet", file=sys.stderr)
         return 2
     input_dir = Path(arguments[0] if arguments else "/input")
     output_dir = Path(arguments[1] if len(arguments) > 1 else "/output")
-
     # Grand Challenge shows stderr as warnings, and its last line as the reason of a failure: facts go to stdout.
     logging.basicConfig(stream=sys.stdout, format="%(message)s")
     logging.getLogger("balaitous").setLevel(logging.INFO)
     try:
+        return run(mode, input_dir, output_dir)
+    except Exception as error:
+        return report(error)
+
+
+def run(mode: str, input_dir: Path, output_dir: Path) -> int:
+    """Run one job."""
+    if mode == "train":
+        from balaitous.container.training import train_submission
+
+        train_submission(input_dir, output_dir)
+    elif mode == "evaluate":
+        from balaitous.container.evaluation import evaluate_submission
+
+        evaluate_submission(input_dir, output_dir)
+    else:
         cases = find_cases(input_dir)
         open_output(output_dir)
         from balaitous import Balaitous  # takes seconds: a job without a scan should not wait for it
 
         return predict_cases(Balaitous(), cases, output_dir)
-    except Exception as error:
-        return report(error)
+    return 0
 
 
 if __name__ == "__main__":

@@ -30,4 +30,19 @@ job "flags of 2021, weights baked in" --memory=16g --memory-swap=16g --cap-drop=
   --network none --shm-size=128m --pids-limit 256 $weights
 job "flags of today, model tarball on /opt/ml/model" "${today[@]}"
 job "flags of today, another user, read-only root" "${today[@]}" --read-only --user 12345:12345
+# The same image trains and evaluates: heads on a cohort of phantoms, and their predictions as a submission.
+echo "== training and evaluation"
+cohort=$(docker volume create) trained=$(docker volume create) submitted=$(docker volume create)
+output=$(docker volume create)
+trap 'docker volume rm --force $output $cohort $trained $submitted >/dev/null' EXIT
+python=(docker run --rm --network none --workdir /opt/balaitous --volume "$PWD/test:/test:ro" --entrypoint python)
+"${python[@]}" --volume "$cohort:/input" "$image" -m balaitous.training.phantoms --scans 40 --seed 1 --spacing 3 3 6 --out /input
+docker run --rm $gpu --network none $weights --shm-size=128m --pids-limit 256 \
+  --volume "$cohort:/input:ro" --volume "$trained:/output" "$image" train | tee /dev/stderr | tail -1 | grep -qx "Training completed."
+"${python[@]}" --volume "$trained:/trained:ro" --volume "$submitted:/input" "$image" /test/submission.py make /trained /input
+docker run --rm --network none --volume "$submitted:/input:ro" --volume "$output:/output" \
+  --volume "$cohort:/opt/ml/input/data/ground_truth:ro" "$image" evaluate
+"${python[@]}" --volume "$trained:/trained:ro" --volume "$output:/output:ro" "$image" /test/submission.py check /trained /output
+docker run --rm --network none --volume "$PWD/test:/input:ro" --volume "$trained:/trained:ro" \
+  --env BALAITOUS_WEIGHTS=/trained/bundle "$image" /input /tmp/answers >/dev/null
 echo "The container passed its tests."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -31,3 +32,14 @@ def model():
 def prediction(model):
     """What the default model says of the phantom."""
     return model.predict(PHANTOM)
+
+
+@pytest.fixture
+def logging_as_it_was():
+    """The logging of the test run as it was before a command set up its own."""
+    root, ours = logging.getLogger(), logging.getLogger("balaitous")
+    handlers, level, our_level = root.handlers[:], root.level, ours.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    ours.setLevel(our_level)

@@ -1,7 +1,6 @@
 """The command as a user meets it: what it writes, what it prints, how it ends."""
 
 import json
-import logging
 import re
 import shutil
 
@@ -19,15 +18,9 @@ from balaitous.errors import InputError
 
 
 @pytest.fixture(autouse=True)
-def mini(monkeypatch):
-    """The default bundle, whatever else lies on this machine; and the logging of the test run as it was, afterwards."""
+def mini(monkeypatch, logging_as_it_was):
+    """The default bundle, whatever else lies on this machine."""
     monkeypatch.setenv("BALAITOUS_WEIGHTS", "mini")
-    root, ours = logging.getLogger(), logging.getLogger("balaitous")
-    handlers, level, our_level = root.handlers[:], root.level, ours.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    ours.setLevel(our_level)
 
 
 def run(capsys, *arguments) -> tuple[int, str, str]:

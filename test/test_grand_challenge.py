@@ -54,7 +54,7 @@ class ScriptedModel:
             image=np.zeros((1, 224, 224)),
             mask=np.ones((1, 224, 224), bool),
             features={},
-            provenance=Provenance("2.0.0", "2.14", "mini", "00", "research", True, "cpu", "fp32"),
+            provenance=Provenance("2.0.0", "2.14", "mini", "00", "research", True, "cpu", "fp32", None),
             seconds={"read": 0.1},
         )
 

@@ -68,14 +68,11 @@ def test_int8_agrees_with_fp32(used, prediction):
 
 
 @pytest.mark.data
-def test_int8_agrees_with_fp32_on_real_scans(own, data, model):
-    from balaitous.severity.quantize import quantize_bundle
-
-    scans = [data / "ct" / scan for scan in REAL_SCANS]
-    quantize_bundle(ROOT / "resources/mini", [PHANTOM, *scans[:2]])  # the others are new to it
+def test_int8_agrees_with_fp32_on_real_scans(used, data, model):
+    """Calibrated on a phantom: on scans of the kind it is used for it agrees better."""
     int8 = Balaitous("mini", device="cpu", precision="int8")
-    for scan in scans:
-        assert_agree(int8.predict(scan), model.predict(scan))
+    for scan in REAL_SCANS:
+        assert_agree(int8.predict(data / "ct" / scan), model.predict(data / "ct" / scan))
 
 
 def test_slices_together_are_slices_alone(used):

@@ -10,8 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from balaitous.networks.vit import ClassTokenEncoder
 from balaitous.severity.heads import Heads
 from balaitous.training.encoder import patch_shares, seen, train_encoder
-from balaitous.training.heads import fit_heads, fit_logistic
 from balaitous.training.lung_cases import phantom_case
+from balaitous.training.mini import fit_heads, fit_logistic
 from balaitous.training.synthetic import make_cohort
 
 

@@ -28,26 +28,35 @@ class Engine:
     ----------
     bundle : the weights
     device, precision : where and how the networks run
+    calibration : how the bundle's calibration was made, if it is applied
     predict : scans to the rows of all of them, each as soon as it is there
     """
 
     bundle: Bundle
     device: str
     precision: str
+    calibration: str | None
     predict: Callable[[Sequence[Scan]], Iterator[Row]]
 
     @property
-    def made_by(self) -> dict[str, str]:
+    def made_by(self) -> dict[str, str | None]:
         """What the rows of one table have in common."""
         return {
             "bundle_sha256": self.bundle.sha256,
             "precision": self.precision,
+            "calibration": self.calibration,
             "version": balaitous.__version__,
         }
 
 
 def local_engine(
-    weights: str | None, device: str, precision: str, series: str | None, workers: int | None, scans: Sequence[Scan]
+    weights: str | None,
+    device: str,
+    precision: str,
+    calibrated: bool,
+    series: str | None,
+    workers: int | None,
+    scans: Sequence[Scan],
 ) -> Engine:
     """The model in this process, for these scans; `workers` None: as many as `default_workers` says.
 
@@ -60,12 +69,13 @@ def local_engine(
 
     if precision == "int8":
         quantize_once(weights, scans)
-    model = Balaitous(weights, device, precision)
+    model = Balaitous(weights, device, precision, calibrated)
     count = workers or default_workers(len(scans), model.device.type)
     return Engine(
         model.bundle,
         str(model.device),
         model.precision,
+        model.provenance.calibration,
         lambda todo: predict_scans(model, todo, series, count),
     )
 
@@ -74,6 +84,7 @@ def ray_engine(
     weights: str | None,
     device: str,
     precision: str,
+    calibrated: bool,
     series: str | None,
     workers: int | None,
     scans: Sequence[Scan],
@@ -89,6 +100,7 @@ def ray_engine(
 
     from balaitous.cohort.ray import predict_scans
     from balaitous.networks.runtime import choose_precision
+    from balaitous.severity.calibration import calibration_of
 
     if precision == "int8":
         quantize_once(weights, scans)
@@ -98,11 +110,13 @@ def ray_engine(
         bundle,
         device,
         name,
+        calibration_of(bundle) if calibrated else None,
         lambda todo: predict_scans(
             todo,
             weights=weights,
             device=device,
             precision=precision,
+            calibrated=calibrated,
             series=series,
             address=address,
             workers=workers,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
@@ -26,7 +26,7 @@ AHEAD = 2  # scans begun or waiting, for each worker: a slow scan at the head of
 
 def predict_scans(
     model: Balaitous, scans: Iterable[Scan], series: str | None = None, workers: int = 1
-) -> Iterator[Row]:
+) -> Generator[Row]:
     """Yield the row of each scan, in the order of `scans`. A scan that fails gives a row that says so.
 
     Parameters

@@ -35,7 +35,7 @@ class Run:
         self,
         scans: Sequence[Scan],
         table: ScanTable | None = None,
-        made_by: Mapping[str, str] | None = None,
+        made_by: Mapping[str, str | None] | None = None,
         series: str | None = None,
     ) -> None:
         """Find out what is done already.
@@ -109,7 +109,7 @@ class Run:
         }
 
 
-def check_made_by(rows: Sequence[Row], made_by: Mapping[str, str]) -> None:
+def check_made_by(rows: Sequence[Row], made_by: Mapping[str, str | None]) -> None:
     """Raise ValueError if a row was made by other weights, in another precision or by another version than this run."""
     for key, expected in made_by.items():
         for found in {row[key] for row in rows} - {expected}:

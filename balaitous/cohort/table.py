@@ -51,6 +51,7 @@ COLUMNS: Mapping[str, type] = {
     "bundle_sha256": str,
     "device": str,
     "precision": str,
+    "calibration": str,
     "version": str,
     "seconds_read": float,
     "seconds_resample": float,

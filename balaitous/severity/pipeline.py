@@ -40,6 +40,7 @@ from balaitous.networks.runtime import (
     ready,
     use_allotted_cores,
 )
+from balaitous.severity.calibration import calibration_of, stored_in
 from balaitous.severity.features import label_crops, scan_features
 from balaitous.severity.heads import Heads, age_feature
 from balaitous.severity.preparation import LungView, Prepared, prepare, view_lungs
@@ -64,6 +65,7 @@ class Provenance:
     demonstration: bool
     device: str
     precision: str
+    calibration: str | None
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,7 @@ class Balaitous:
     weights : a bundle's name or folder; None: the first found in the search order of `find_bundle`
     device : "auto" (or None), "cpu" or "cuda"
     precision : "auto" (fp32), "fp32", "fp16", "bf16", or "int8" on a CPU, which `quantize_bundle` makes possible
+    calibrated : apply the bundle's calibration to the two probabilities; one that has none is refused
 
     Raises
     ------
@@ -160,6 +163,7 @@ class Balaitous:
         weights: str | Path | None = None,
         device: str | torch.device | None = None,
         precision: str = "auto",
+        calibrated: bool = False,
     ) -> None:
         self.device = choose_device(device)
         self.precision, dtype = choose_precision(precision, self.device)
@@ -174,6 +178,7 @@ class Balaitous:
             networks: dict[str, Network] = dict(zip(NETWORK_KINDS, pool.map(self.load, NETWORK_KINDS), strict=True))
         self.kept = {name: each for name, each in networks.items() if self.device.type == "cuda" or is_small(each)}
         self.heads = Heads(self.bundle.load_heads())
+        self.calibrations = stored_in(self.bundle) if calibrated else {}
         self.chunkers = {name: Chunker(default_chunk(kind, self.device)) for name, kind in NETWORK_KINDS.items()}
         self.turn = Lock()
         self.provenance = Provenance(
@@ -185,6 +190,7 @@ class Balaitous:
             demonstration=self.bundle.demonstration,
             device=str(self.device),
             precision=self.precision,
+            calibration=calibration_of(self.bundle) if calibrated else None,
         )
         log.info("weights: %s (%s), sha256 %s", self.bundle.name, self.bundle.folder, self.bundle.sha256)
         log.info("intended use: %s", self.bundle.intended_use)
@@ -250,6 +256,7 @@ class Balaitous:
                 lung = scan_features(masked, *self.network("encoder_lung"))  # step 12
         features = {"full": full, "lung": lung}
         probabilities = self.heads.probabilities(features, patient.age_years, patient.sex)  # steps 13 and 14
+        probabilities |= {name: float(each(probabilities[name])) for name, each in self.calibrations.items()}
         return Prediction(
             name=prepared.ct.name,
             path=prepared.ct.path,

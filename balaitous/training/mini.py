@@ -21,15 +21,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
+from sklearn.linear_model import LogisticRegressionCV
 from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from balaitous.networks.runtime import Chunker, ready
 from balaitous.networks.unet import UNet
 from balaitous.networks.vit import ClassTokenEncoder
 from balaitous.severity.features import scan_features
-from balaitous.severity.heads import VIEWS, Heads
+from balaitous.severity.heads import OUTCOMES, VIEWS, Heads, age_feature
 from balaitous.training.encoder import seen, train_encoder
-from balaitous.training.heads import fit_heads
 from balaitous.training.lung_cases import LungCase, load_cases, phantom_case, read_case, save_cases
 from balaitous.training.lungs import evaluate_lungs, train_lungs
 from balaitous.training.synthetic import SyntheticScan, make_cohort
@@ -59,6 +62,7 @@ UNET = {"steps": 1400, "batch": 8, "learning_rate": 2e-3, "variants": 4, "width"
 TIMM_NAME = "vit_tiny_patch16_224"
 BLOCKS = {"full": 4, "lung": 3}  # fewer for the lung, as published (24 and 16)
 ENCODER = {"steps": 1000, "batch": 32, "seed": 1}
+STRENGTHS = np.logspace(-4, 1, 11)  # inverse regularisation, chosen by cross-validation inside the training set
 COHORT_SCANS = {"encoders": 400, "heads": 240, "test": 160}
 
 INTENDED_USE = (
@@ -201,6 +205,60 @@ def cohort_arrays(
         name: np.array([getattr(scan, name) for scan in scans]) for name in ("covid", "severe", "age_years", "sex")
     }
     return {"features": features, **facts}
+
+
+def fit_heads(
+    features: Mapping[str, NDArray],
+    covid: NDArray[np.bool_],
+    severe: NDArray[np.bool_],
+    age_years: NDArray,
+    sex: NDArray,
+    *,
+    seed: int = 0,
+) -> dict[str, NDArray[np.float64]]:
+    """Fit the four logistic regressions; severity on scans with COVID-19 only, as in the challenge.
+
+    Parameters
+    ----------
+    features : (scans, width) of each view, "full" and "lung"
+    covid, severe : (scans,) outcomes
+    age_years, sex : (scans,); sex 1 male, 0 female, 0.5 unknown
+
+    Returns
+    -------
+    the arrays of `balaitous.severity.heads.Heads`; both views weigh the same in the mean, as they did when the bundle
+    that is shipped was made (`balaitous.training.heads` chooses the weights)
+    """
+    patient = np.column_stack([[age_feature(age) for age in age_years], sex])
+    arrays: dict[str, NDArray[np.float64]] = {}
+    for view in VIEWS:
+        with_patient = np.hstack([features[view], patient])
+        for outcome in OUTCOMES:
+            if outcome == "covid":
+                coef, intercept = fit_logistic(features[view], covid, seed)
+            else:
+                coef, intercept = fit_logistic(with_patient[covid], severe[covid], seed)
+            arrays[f"coef_{view}_{outcome}"] = coef
+            arrays[f"intercept_{view}_{outcome}"] = intercept
+            arrays[f"alpha_{view}_{outcome}"] = np.array(1 / len(VIEWS))
+    return arrays
+
+
+def fit_logistic(inputs: NDArray, outcome: NDArray[np.bool_], seed: int) -> tuple[NDArray, NDArray]:
+    """Coefficients (width,) and intercept () of a regularised logistic regression, for inputs as they are.
+
+    Inputs are standardised for the fit; the scaling is folded into the coefficients afterwards.
+    """
+    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
+    model = make_pipeline(
+        StandardScaler(),
+        LogisticRegressionCV(
+            Cs=STRENGTHS, cv=folds, scoring="neg_log_loss", max_iter=2000, l1_ratios=(0,), use_legacy_attributes=False
+        ),
+    ).fit(inputs, outcome)
+    scaler, logistic = model[0], model[-1]
+    coef = logistic.coef_[0] / scaler.scale_
+    return coef, np.asarray(logistic.intercept_[0] - coef @ scaler.mean_)
 
 
 def held_out_auc(heads: Heads, cohort: Mapping[str, Any]) -> dict[str, float]:

@@ -70,7 +70,7 @@ def make_scan(host: LungCase, seed: Sequence[int]) -> SyntheticScan:
         share, side = rng.uniform(0.02, 0.25), int(rng.choice([RIGHT, LEFT]))
         hu, _ = add_effusion(hu, lungs, rng, share=share, label=side)
     if covid:
-        burden = float(np.clip(rng.lognormal(np.log(MIDDLE_BURDEN), 1.0), 0.005, 0.7))
+        burden = draw_burden(rng)
         hu, lesions = add_opacities(hu, lungs, rng, volume_ml=burden * lung_ml, spacing_mm=host.spacing_mm)
     elif rng.random() < 0.3:  # one focus: a nodule, a scar
         volume_ml = rng.uniform(0.3, 6)
@@ -89,8 +89,6 @@ def make_scan(host: LungCase, seed: Sequence[int]) -> SyntheticScan:
     kept = lung_slices(mask)
 
     burden = float(lesions.sum() / max((lungs > 0).sum(), 1))
-    log_odds = AT_MIDDLE + PER_YEAR * (age_years - MIDDLE_AGE) + MALE * (sex - 0.5)
-    log_odds += PER_LOG_BURDEN * np.log(max(burden, 1e-3) / MIDDLE_BURDEN)
     return SyntheticScan(
         host=host.name,
         image=np.ascontiguousarray(image[kept]),
@@ -99,9 +97,21 @@ def make_scan(host: LungCase, seed: Sequence[int]) -> SyntheticScan:
         age_years=age_years,
         sex=sex,
         covid=covid,
-        severe=covid and bool(rng.random() < expit(log_odds)),
+        severe=covid and draw_severe(rng, burden, age_years, sex),
         burden=burden,
     )
+
+
+def draw_burden(rng: np.random.Generator) -> float:
+    """The share of the lung that is diseased in a patient with COVID-19."""
+    return float(np.clip(rng.lognormal(np.log(MIDDLE_BURDEN), 1.0), 0.005, 0.7))
+
+
+def draw_severe(rng: np.random.Generator, burden: float, age_years: float, sex: float) -> bool:
+    """Whether the outcome of a patient with COVID-19 is severe."""
+    log_odds = AT_MIDDLE + PER_YEAR * (age_years - MIDDLE_AGE) + MALE * (sex - 0.5)
+    log_odds += PER_LOG_BURDEN * np.log(max(burden, 1e-3) / MIDDLE_BURDEN)
+    return bool(rng.random() < expit(log_odds))
 
 
 def vary(host: LungCase, rng: np.random.Generator) -> LungCase:

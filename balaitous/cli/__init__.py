@@ -1,0 +1,108 @@
+"""The ``balaitous`` command: parses, calls, prints. Nothing else in the package prints.
+
+Exit codes: 0 done, 2 usage, 3 input not usable, 4 weights missing or not what they claim, 5 some of many scans failed.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+from collections.abc import Sequence
+from multiprocessing import active_children
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import balaitous
+from balaitous.cli.console import (
+    DISCLAIMER,
+    EXIT_FILES,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    Age,
+    Interrupted,
+    Sex,
+    UsageError,
+    err,
+    fail,
+    note_use,
+    out,
+    usage_errors,
+)
+from balaitous.cli.evaluate import evaluate
+from balaitous.cli.info import info
+from balaitous.cli.predict import check_patient, predict
+from balaitous.cli.train import train_app
+from balaitous.cli.weights import weights_app
+from balaitous.errors import BalaitousError, explain
+
+CHILD_SECONDS = 1  # that a process gets to end by itself
+
+app = typer.Typer(
+    help=f"Probability of COVID-19 and of a severe outcome from a chest CT. {DISCLAIMER}",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+app.command()(predict)
+app.command()(evaluate)
+app.command()(info)
+app.add_typer(weights_app, name="weights")
+app.add_typer(train_app, name="train")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; errors of the user's end in one line and an exit code."""
+    try:
+        app(arguments)
+    except BalaitousError as error:
+        fail(str(error), error.exit_code)
+    except UsageError as error:
+        fail(str(error), EXIT_USAGE)
+    except OSError as error:
+        fail(explain(error), EXIT_FILES)
+    except Interrupted as error:
+        end_children()
+        err.print(f"ERROR: {error}", markup=False)
+        # All is written. The usual way out would first wait for the threads that have scans in hand.
+        atexit._run_exitfuncs()
+        os._exit(EXIT_INTERRUPTED)
+
+
+def end_children() -> None:
+    """End the reading processes: politely, so that they remove what they unpacked, then surely."""
+    children = active_children()
+    for process in children:
+        process.terminate()
+    for process in children:
+        process.join(CHILD_SECONDS)
+        process.kill()
+
+
+@app.callback(invoke_without_command=True)
+def published_form(
+    context: typer.Context,
+    path: Annotated[Path | None, typer.Option(help="One scan, in the published package's form.")] = None,
+    age: Age = None,
+    sex: Sex = None,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """The published package's command line: ``balaitous --path scan.mha --age 65 --sex 1``."""
+    if version:
+        out.print(f"balaitous version : {balaitous.__version__}")
+    elif path is not None:
+        if context.invoked_subcommand:
+            raise UsageError(f"--path stands alone. Use `balaitous {context.invoked_subcommand} {path}` instead.")
+        with usage_errors():
+            check_patient(age, sex)
+        from balaitous.severity.pipeline import Balaitous
+
+        model = Balaitous()
+        p_covid, p_severe = model(path, age=age, sex=sex)
+        note_use(model.bundle)
+        out.print(f"Probability covid: {100 * p_covid:.2f}%")
+        out.print(f"Probability severe: {100 * p_severe:.2f}%")
+    elif context.invoked_subcommand is None:
+        raise UsageError("expected a command or --path. Try `balaitous --help`.")

@@ -1,0 +1,132 @@
+"""What commands share: the two streams, options, the ways to end, and how a run over scans is shown."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+if TYPE_CHECKING:
+    from balaitous.cohort.run import Run
+    from balaitous.cohort.table import Row
+    from balaitous.weights.bundle import Bundle
+
+EXIT_UNEXPECTED = 1
+EXIT_USAGE = 2
+EXIT_FILES = 3
+EXIT_SOME_FAILED = 5
+EXIT_INTERRUPTED = 130
+PACE_SECONDS = 30  # between two estimates of the time left, where lines stay
+DISCLAIMER = "Research use only, not for diagnosis."
+
+# No terminal, no width: a table in a log or a file should not be squeezed into 80 columns.
+out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 200)
+err = Console(soft_wrap=True, highlight=False, stderr=True)
+
+Age = Annotated[float | None, typer.Option(help="Age in years, when the scan does not tell.")]
+Sex = Annotated[str | None, typer.Option(help="M or 1, F or 0; 0.5 if unknown.")]
+Weights = Annotated[str | None, typer.Option(help="A bundle's name or folder; see `balaitous weights list`.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Precision = Annotated[str, typer.Option(help="auto, fp32, fp16, bf16 or int8.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens.")]
+
+
+class Interrupted(Exception):
+    """Ctrl-C in the middle of a run."""
+
+
+class UsageError(Exception):
+    """Arguments that make no sense."""
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """Arguments are checked by the library, which raises ValueError; where only they can be wrong, that is misuse."""
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def fail(message: str, exit_code: int) -> NoReturn:
+    err.print(f"ERROR: {message}", markup=False)
+    sys.exit(exit_code)
+
+
+def set_up_logging(verbose: bool) -> None:
+    """Warnings of the library as plain lines on stderr, with ``--verbose`` also what it does."""
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING, stream=sys.stderr, force=True)
+    logging.getLogger("balaitous").setLevel(logging.INFO if verbose else logging.WARNING)
+
+
+def note_use(bundle: Bundle) -> None:
+    """Say once what the weights are good for."""
+    err.print(f"Weights '{bundle.name}' ({bundle.sha256[:12]}): {bundle.intended_use}", markup=False)
+    if bundle.demonstration:
+        err.print("These probabilities are a demonstration. For the published weights: balaitous weights fetch stoic")
+
+
+@contextmanager
+def scan_progress(run: Run) -> Iterator[Callable[[str], None]]:
+    """A bar on a terminal, a plain line a scan elsewhere; both say how fast it goes and how long it will take."""
+    total = len(run.rows)
+    if not err.is_terminal:
+        said = time.monotonic()
+
+        def line(text: str) -> None:
+            nonlocal said
+            pace = ""
+            if time.monotonic() - said > PACE_SECONDS:
+                said, pace = time.monotonic(), f" ({pace_of(run)})"
+            err.print(f"[{run.skipped + run.added}/{total}] {text}{pace}", markup=False)
+
+        yield line
+        return
+    columns = (TextColumn("scans"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[pace]}"))
+    with Progress(*columns, console=err) as progress:
+        task = progress.add_task("scans", total=total, completed=run.skipped, pace="")
+
+        def advance(text: str) -> None:
+            progress.console.print(text, markup=False)
+            progress.update(task, advance=1, pace=pace_of(run))
+
+        yield advance
+
+
+def pace_of(run: Run) -> str:
+    """How fast a run goes and how long it will take."""
+    minutes = (run.seconds_left or 0) / 60
+    left = f"{minutes / 60:.1f} h" if minutes >= 90 else f"{minutes:.0f} min" if minutes >= 1 else "less than a minute"
+    return f"{run.scans_a_minute:.3g} scans a minute, {left} left"
+
+
+def outcome_line(row: Row, single: bool) -> str:
+    """What came of a scan."""
+    if row["status"] == "failed":
+        reason = "" if single else f". {row['error']}"  # of a single scan it comes last
+        return f"{row['PatientID']}: failed{reason}"
+    probabilities = f"COVID-19 {row['probability_covid']:.3f}, severe {row['probability_severe']:.3f}"
+    return f"{row['PatientID']}: {probabilities} ({row['seconds']:.1f} s)"
+
+
+def show_summary(summary: Mapping[str, Any]) -> None:
+    """What came of several scans."""
+    failed = summary["failed"]
+    parts = {
+        "done": summary["done"],
+        "done before": summary["skipped"],
+        "failed": sum(each["count"] for each in failed.values()),
+        "not tried": summary["not_tried"],
+    }
+    counts = ", ".join(f"{count} {what}" for what, count in parts.items() if count)
+    pace = f"; {summary['scans_a_minute']:.3g} scans a minute" if summary["scans_a_minute"] else ""
+    err.print(f"{summary['scans']} scans: {counts}{pace}", markup=False)
+    for kind, each in failed.items():
+        err.print(f"  {each['count']} × {kind}, such as: {each['example']}", markup=False)

@@ -1,0 +1,207 @@
+"""``balaitous predict``: scans in, a table out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from balaitous import errors
+from balaitous.cli.console import (
+    EXIT_SOME_FAILED,
+    EXIT_UNEXPECTED,
+    Age,
+    Device,
+    Interrupted,
+    Precision,
+    Sex,
+    Verbose,
+    Weights,
+    err,
+    fail,
+    note_use,
+    out,
+    outcome_line,
+    scan_progress,
+    set_up_logging,
+    show_summary,
+    usage_errors,
+)
+from balaitous.cli.info import bundle_facts, versions
+
+if TYPE_CHECKING:
+    from balaitous.cohort.engines import Engine
+    from balaitous.cohort.run import Run
+    from balaitous.cohort.table import Row
+
+ENGINES = ("local", "ray")
+SHOWN_ROWS = 100  # of a table that is in a file as well
+
+
+def predict(
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            help="Image files, DICOM folders or zips, folders of scans, .csv with path[,age,sex]; addresses such as "
+            "s3://bucket/scans too."
+        ),
+    ],
+    age: Age = None,
+    sex: Sex = None,
+    series: Annotated[str | None, typer.Option(help="SeriesInstanceUID, of a DICOM folder with several.")] = None,
+    weights: Weights = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    calibrated: Annotated[
+        bool, typer.Option("--calibrated", help="Apply the calibration of a bundle that `weights calibrate` made.")
+    ] = False,
+    table_path: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Table to write: .csv, .parquet or .json. A row is on disk as soon as its scan is done. One that "
+            "holds predicted scans is never overwritten: add --resume, or remove it.",
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the table of --out: skip scans that are done (known by their content, wherever they lie; "
+            "addresses by their name), try failed ones again.",
+        ),
+    ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Scans at a time. Default: 1 of a single scan, 2 on a CPU, up to 8 with a GPU."),
+    ] = None,
+    engine: Annotated[str, typer.Option(help="local, or ray for a cluster.")] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="HOST:PORT of a Ray cluster; default: one on this machine.")
+    ] = None,
+    report_path: Annotated[Path | None, typer.Option("--report", help="Report of the run to write: .json.")] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Predict scans, one row each."""
+    set_up_logging(verbose)
+    from balaitous.cohort.engines import local_engine, ray_engine
+    from balaitous.cohort.run import Run
+    from balaitous.cohort.scans import list_scans
+    from balaitous.cohort.table import ScanTable
+
+    started = datetime.now(UTC)
+    with usage_errors():
+        check_patient(age, sex)
+        check_run_options(table_path, resume, engine, address, report_path)
+        table = ScanTable(table_path, resume) if table_path else None
+    scans = list_scans(paths, age, sex)
+    with usage_errors():
+        if engine == "ray":
+            chosen = ray_engine(weights, device, precision, calibrated, series, workers, scans, address)
+        else:
+            chosen = local_engine(weights, device, precision, calibrated, series, workers, scans)
+        note_use(chosen.bundle)
+        if table and table.done:
+            err.print(f"{table.path}: {len(table.done)} scans are done; looking for them…", markup=False)
+        run = Run(scans, table, chosen.made_by, series)
+        rows: Any = chosen.predict(run.todo)
+
+    try:
+        with closing(rows), scan_progress(run) as advance:
+            for row in rows:
+                run.add(row)
+                advance(outcome_line(row, single=len(scans) == 1))
+    except KeyboardInterrupt:
+        goes_on = f"; their rows are in {table.path}, --resume goes on from there" if table else ""
+        raise Interrupted(f"interrupted after {run.skipped + run.added} of {len(scans)} scans{goes_on}.") from None
+    finally:  # also when interrupted: nothing that was computed is lost
+        done = run.finish()
+        if report_path:
+            write_report(report_path, chosen, run, started)
+    show_rows(done[:SHOWN_ROWS] if table else done)
+    if table:
+        others = f", {len(run.others)} of them of other scans that were there" if run.others else ""
+        out.print(f"wrote {table.path} ({len(done) + len(run.others)} rows{others})", markup=False)
+    failed = [row for row in done if row["status"] == "failed"]
+    if len(scans) > 1:
+        show_summary(run.summary())
+    elif failed:
+        fail(failed[0]["error"], exit_code_of(failed[0]))
+    if failed:
+        fail(f"{len(failed)} of {len(scans)} scans failed, the others are done; see column 'error'.", EXIT_SOME_FAILED)
+
+
+def check_run_options(
+    table_path: Path | None, resume: bool, engine: str, address: str | None, report_path: Path | None
+) -> None:
+    """Raise ValueError for options that make no sense, before hours of work rest on them."""
+    from balaitous.cohort.table import check_table_path
+
+    if report_path:
+        check_table_path(report_path, "--report", [".json"])
+        if report_path == table_path:
+            raise ValueError(f"--report and --out must be two files. Got {report_path.name!r} for both.")
+    if resume and not table_path:
+        raise ValueError("--resume needs --out, the table to go on with. Got none.")
+    if engine not in ENGINES:
+        raise ValueError(f"--engine must be one of {', '.join(ENGINES)}. Got {engine!r} instead.")
+    if address and engine != "ray":
+        raise ValueError(f"--address is for --engine ray. Got --engine {engine} instead.")
+
+
+def check_patient(age: float | None, sex: str | None) -> None:
+    """Raise ValueError for an age or sex that no patient has, before anything is loaded."""
+    from balaitous.ct.patient import Patient, resolve
+
+    resolve(Patient(), age=age, sex=sex)
+
+
+def exit_code_of(row: Row) -> int:
+    """The exit code that belongs to a failed row's kind of error."""
+    return getattr(getattr(errors, row["error_kind"], None), "exit_code", EXIT_UNEXPECTED)
+
+
+def show_rows(rows: Sequence[Row]) -> None:
+    """The table, as much of it as a person reads."""
+    table = Table(
+        "PatientID", "COVID-19", "severe", "lungs (l)", "age", "sex", "slices", "s", "status", box=SIMPLE_HEAD
+    )
+    for row in rows:
+        if row["status"] == "ok":
+            table.add_row(
+                row["PatientID"],
+                f"{row['probability_covid']:.3f}",
+                f"{row['probability_severe']:.3f}",
+                f"{row['lung_volume_litres']:.2f}",
+                f"{row['age_years']:g} ({row['age_source']})",
+                f"{row['sex']:g} ({row['sex_source']})",
+                str(row["slices"]),
+                f"{row['seconds']:.1f}",
+                "ok",
+            )
+        else:
+            table.add_row(row["PatientID"], "–", "–", "–", "–", "–", "–", "–", "failed")
+    out.print(table)
+
+
+def write_report(path: Path, engine: Engine, run: Run, started: datetime) -> None:
+    """Everything that is needed to repeat a run, and what came of it."""
+    report = {
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "bundle": bundle_facts(engine.bundle),
+        "device": engine.device,
+        "precision": engine.precision,
+        "calibration": engine.calibration,
+        "versions": versions(),
+        "summary": run.summary(),
+        "scans": [row for row in run.rows if row],
+    }
+    path.write_text(json.dumps(report, indent=1) + "\n")

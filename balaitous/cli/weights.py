@@ -1,0 +1,165 @@
+"""``balaitous weights``: list, fetch, verify, quantise, calibrate and pack weight bundles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from balaitous.cli.console import Weights, err, fail, out, set_up_logging, usage_errors
+from balaitous.errors import WeightsError
+
+weights_app = typer.Typer(help="List, fetch, verify and pack weight bundles.", no_args_is_help=True)
+
+
+@weights_app.command("list")
+def list_weights() -> None:
+    """Where weights are looked for, in order, and what is there; then what can be fetched."""
+    from balaitous.weights.inventory import list_bundles
+    from balaitous.weights.registry import PUBLISHED
+
+    for each in list_bundles():
+        found = each.bundle
+        what = each.problem or "nothing"
+        if found:
+            what = f"{found.name}, {each.size_bytes / 1e6:.1f} MB, sha256 {found.sha256[:12]}, licence: {found.licence}"
+        out.print(f"{'*' if each.in_use else ' '} {each.place}: {each.folder}\n    {what}", markup=False)
+    out.print("* is the one in use. To be fetched:")
+    for name, published in PUBLISHED.items():
+        size = sum(file.size_bytes for file in published.files)
+        out.print(f"balaitous weights fetch {name}: about {size / 1e9:.1f} GB", markup=False)
+        for file in published.files:
+            out.print(f"  {file.name}  {file.url}  {file.licence}; {file.citation}", markup=False)
+
+
+@weights_app.command("fetch")
+def fetch_weights(
+    name: Annotated[str, typer.Argument(help="The published bundle: stoic.")] = "stoic",
+    from_dir: Annotated[
+        Path | None, typer.Option("--from", help="Folder with the published files, copied by hand.")
+    ] = None,
+    folder: Annotated[Path | None, typer.Option("--out", help="Where to put the bundle.")] = None,
+) -> None:
+    """Download the published weights (resumed if interrupted), verify them and make a bundle."""
+    from balaitous.weights.fetch import fetch
+
+    set_up_logging(verbose=True)
+    with usage_errors(), download_progress() as on_progress:
+        bundle = fetch(name, folder, from_dir, on_progress)
+    out.print(f"{bundle} is ready", markup=False)
+
+
+@contextmanager
+def download_progress() -> Iterator[Any]:
+    """A bar a file on a terminal; elsewhere a line every tenth of a file."""
+    if not err.is_terminal:
+        tenths: dict[str, int] = {}
+
+        def line(file: str, done: int, total: int | None) -> None:
+            tenth = 10 * done // total if total else done // 100_000_000
+            if tenths.get(file) != tenth:
+                tenths[file] = tenth
+                err.print(
+                    f"{file}: {done / 1e6:.0f} of {total / 1e6:.0f} MB" if total else f"{file}: {done / 1e6:.0f} MB"
+                )
+
+        yield line
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err) as progress:
+        tasks: dict[str, Any] = {}
+
+        def advance(file: str, done: int, total: int | None) -> None:
+            if file not in tasks:
+                tasks[file] = progress.add_task(file, total=total)
+            progress.update(tasks[file], completed=done, total=total)
+
+        yield advance
+
+
+@weights_app.command("verify")
+def verify_weights(
+    weights: Annotated[str | None, typer.Argument(help="A bundle's name or folder; default: the one in use.")] = None,
+) -> None:
+    """Check every file of a bundle: hash, tensors, shapes."""
+    from balaitous.weights.bundle import find_bundle
+    from balaitous.weights.inventory import verify
+
+    folder = find_bundle(weights)
+    checks = verify(folder)
+    for check in checks:
+        out.print(f"{'ok    ' if check.ok else 'FAILED'} {folder / check.file}", markup=False)
+    wrong = [check for check in checks if not check.ok]
+    if wrong:
+        fail(str(wrong[0].problem), WeightsError.exit_code)
+
+
+@weights_app.command("quantize")
+def quantize_weights(
+    paths: Annotated[list[str], typer.Argument(help="Scans like those to predict; the first few are used.")],
+    weights: Weights = None,
+) -> None:
+    """Quantise a bundle's networks to int8 for this machine's CPU, in place of what `predict` made by itself."""
+    set_up_logging(verbose=True)
+    from balaitous.cohort.engines import local_copies
+    from balaitous.cohort.scans import list_scans
+    from balaitous.severity.quantize import quantize_bundle
+    from balaitous.weights.bundle import find_bundle
+
+    with usage_errors():
+        folder = quantize_bundle(find_bundle(weights), local_copies(list_scans(paths)))
+    out.print(f"wrote {folder}", markup=False)
+
+
+@weights_app.command("calibrate")
+def calibrate_weights(
+    predictions: Annotated[Path, typer.Option(help="Of patients that the bundle was not trained on; as `evaluate`.")],
+    reference: Annotated[Path, typer.Option(help="CSV with PatientID,probCOVID,probSevere.")],
+    folder: Annotated[Path, typer.Option("--out", help="The new bundle's folder, new or empty.")],
+    weights: Weights = None,
+    method: Annotated[str, typer.Option(help="platt, or isotonic for hundreds of patients.")] = "platt",
+) -> None:
+    """Make a bundle with the same weights that knows how to calibrate; `predict --calibrated` does it."""
+    from balaitous.evaluation.calibration import calibrate, in_lines
+    from balaitous.evaluation.predictions import read_reference
+    from balaitous.evaluation.sources import read_predictions
+    from balaitous.weights.bundle import find_bundle, open_bundle
+
+    bundle = open_bundle(find_bundle(weights))
+    with usage_errors():
+        before, after = calibrate(read_predictions(predictions), read_reference(reference), bundle, folder, method)
+    for line in in_lines(before, after):
+        out.print(line, markup=False)
+    out.print(f"wrote {folder}", markup=False)
+
+
+@weights_app.command("pack")
+def pack_weights(
+    lung_unet: Annotated[Path, typer.Option(help="U-Net R231: .pth or .safetensors.")],
+    encoder_full: Annotated[Path, typer.Option(help="ViT for the whole slice: .pth or .safetensors.")],
+    encoder_lung: Annotated[Path, typer.Option(help="ViT for the lung alone: .pth or .safetensors.")],
+    heads: Annotated[Path, typer.Option(help="Logistic regressions: .npz, .csv or .safetensors.")],
+    folder: Annotated[Path, typer.Option("--out", help="The bundle's folder, new or empty.")],
+    dtype: Annotated[str, typer.Option(help="float32 or float16.")] = "float32",
+    blocks_full: Annotated[int, typer.Option(help="Blocks of encoder-full that run.")] = 24,
+    blocks_lung: Annotated[int, typer.Option(help="Blocks of encoder-lung that run.")] = 16,
+) -> None:
+    """Make a bundle from files in the published layouts; only the layers that run are stored."""
+    from balaitous.weights.pack import pack
+
+    with usage_errors():
+        bundle = pack(
+            lung_unet,
+            encoder_full,
+            encoder_lung,
+            heads,
+            folder,
+            dtype=dtype,
+            blocks_full=blocks_full,
+            blocks_lung=blocks_lung,
+        )
+    out.print(f"wrote {bundle}", markup=False)

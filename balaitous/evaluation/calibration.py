@@ -1,0 +1,212 @@
+"""Calibration: probabilities that mean what they say, fitted on held-out predictions and kept beside the weights.
+
+Both maps are strictly increasing, so that they change no ranking: the ROC curve and its area stay as they were.
+
+platt
+    σ(a·logit(p) + b), a > 0: two numbers, for samples of any size.
+isotonic
+    The non-decreasing step function nearest to the outcomes; it needs hundreds of patients. Its steps would tie
+    patients whom the model tells apart, which changes the area. So `KEPT` of the probability itself is mixed in:
+    (1 - KEPT)·step(p) + KEPT·p rises wherever p does, and is nowhere further than `KEPT` from the step function.
+
+References
+----------
+Platt 1999, Probabilistic outputs for support vector machines: the targets that keep the fit finite.
+Zadrozny, Elkan 2002, doi:10.1145/775047.775151: isotonic regression for calibration.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.isotonic import IsotonicRegression
+from sklearn.model_selection import StratifiedKFold
+
+from balaitous.errors import InputError, WeightsError
+from balaitous.evaluation.figures import calibration_figure, in_words, save
+from balaitous.evaluation.metrics import Evaluated, TaskMetrics, logistic_regression, logits, measure
+from balaitous.evaluation.predictions import Predictions, Reference, Task, match
+from balaitous.severity.calibration import KEY, Calibration, Isotonic, Platt, to_dict
+from balaitous.weights.bundle import Bundle
+from balaitous.weights.pack import free_folder
+
+METHODS = ("platt", "isotonic")
+KEPT = 0.01  # share of the probability itself in the isotonic map
+DECIMALS = 12  # knots further apart than this stay apart when `KEPT` of their distance is what separates them
+FOLDS = 5
+FIGURE = "calibration"  # .png and .svg, beside the weights
+
+
+def fit(task: Task, method: str) -> Calibration:
+    """Fit a map on held-out predictions: of patients that the model was not trained on.
+
+    Raises
+    ------
+    ValueError : unknown method
+    InputError : fewer than `FOLDS` patients of a class, or predictions that do not rise with the outcome
+    """
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}. Got {method!r} instead.")
+    positives, negatives = int(task.outcome.sum()), int((~task.outcome).sum())
+    if min(positives, negatives) < FOLDS:
+        raise InputError(
+            f"{task.title}: calibration needs at least {FOLDS} patients with and without the outcome, found "
+            f"{positives} and {negatives}. Predict more patients."
+        )
+    return fit_platt(task) if method == "platt" else fit_isotonic(task)
+
+
+def fit_platt(task: Task) -> Platt:
+    """Logistic regression on the logit, with Platt's targets: almost 1 and almost 0, which keeps the slope finite."""
+    x, y = logits(task.probability), task.outcome
+    target = np.where(y, (y.sum() + 1) / (y.sum() + 2), 1 / ((~y).sum() + 2))
+    if x.min() == x.max():
+        raise _not_rising(task)
+    both, weights = np.concatenate([x, x]), np.concatenate([target, 1 - target])
+    slope, intercept = logistic_regression(both, np.repeat([1, 0], len(x)), weights)
+    if slope <= 0:
+        raise _not_rising(task)
+    return Platt(slope, intercept)
+
+
+def fit_isotonic(task: Task) -> Isotonic:
+    """Isotonic regression, made strictly increasing as the module says."""
+    rounded = task.probability.round(DECIMALS)
+    model = IsotonicRegression(y_min=0, y_max=1).fit(rounded, task.outcome)
+    raw, steps = model.X_thresholds_, model.y_thresholds_
+    if steps[0] == steps[-1]:
+        raise _not_rising(task)
+    inner = (raw > 0) & (raw < 1)  # the ends of the map, 0 and 1, are added
+    knots = np.concatenate([[0.0], raw[inner], [1.0]])
+    heights = (1 - KEPT) * np.interp(knots, raw, steps) + KEPT * knots
+    return Isotonic(tuple(knots.tolist()), tuple(heights.tolist()))
+
+
+def _not_rising(task: Task) -> InputError:
+    return InputError(
+        f"{task.title}: expected predictions that rise with the outcome, found that they do not. No calibration can "
+        "help: are outcomes or columns swapped?"
+    )
+
+
+def cross_fitted(task: Task, method: str, seed: int = 0) -> Task:
+    """The task with calibrated probabilities, each patient's by a map fitted on the other folds.
+
+    What the map does for new patients can be measured on these; on the patients it was fitted on it flatters. As each
+    fold has a map of its own, ranks between folds may change; those of `fit`'s one map never do.
+    """
+    calibrated = np.empty_like(task.probability)
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+    for fitted, held_out in folds.split(task.probability, task.outcome):
+        part = Task(task.title, task.outcome[fitted], task.probability[fitted])
+        make = fit_platt if method == "platt" else fit_isotonic
+        calibrated[held_out] = make(part)(task.probability[held_out])
+    return Task(task.title, task.outcome, calibrated)
+
+
+def calibrate(
+    predictions: Predictions, reference: Reference, bundle: Bundle, out: Path, method: str = "platt"
+) -> tuple[Evaluated, Evaluated]:
+    """Make a calibrated bundle: the same weights, a map for each task, and the figure of before and after.
+
+    Parameters
+    ----------
+    predictions, reference : of patients that the bundle was not trained on
+    out : the new bundle's folder
+    method : "platt" or "isotonic"
+
+    Returns
+    -------
+    what was measured before, and after; the latter on `cross_fitted` probabilities
+
+    Raises
+    ------
+    ValueError : unknown method, or `out` exists and is not empty
+    InputError : as `match`, `fit` and `check_origin` say
+    WeightsError : the bundle cannot be written
+    """
+    check_origin(predictions, bundle)
+    out = free_folder(out)
+    tasks = match(predictions, reference)
+    maps = {key: fit(task, method) for key, task in tasks.items()}
+    before = measured("before", tasks)
+    after = measured("after, cross-fitted", {key: cross_fitted(task, method) for key, task in tasks.items()})
+    facts = {
+        model.name: {key: summary(each) for key, each in model.metrics.items() if each} for model in (before, after)
+    }
+    store(bundle, out, maps, {"patients": {key: len(task.outcome) for key, task in tasks.items()}, **facts})
+    save(calibration_figure([before, after]), out / FIGURE)
+    return before, after
+
+
+def measured(name: str, tasks: Mapping[str, Task]) -> Evaluated:
+    """Tasks that have both classes, with what is measured of them."""
+    return Evaluated(name, tasks, {key: measure(task) for key, task in tasks.items()})
+
+
+def summary(metrics: TaskMetrics) -> dict[str, float | None]:
+    """What calibration is about to improve."""
+    fit = metrics.calibration
+    return {"brier": metrics.brier, "slope": fit.slope.value, "intercept": fit.intercept.value}
+
+
+def in_lines(before: Evaluated, after: Evaluated) -> list[str]:
+    """What calibration changes, for a terminal."""
+    lines = []
+    for key, task in before.tasks.items():
+        for model in (before, after):
+            if metrics := model.metrics[key]:
+                fit = metrics.calibration
+                lines.append(
+                    f"{task.title}, {model.name}: Brier {metrics.brier:.4f}, slope {in_words(fit.slope)}, "
+                    f"intercept {in_words(fit.intercept)}"
+                )
+    return lines
+
+
+def check_origin(predictions: Predictions, bundle: Bundle) -> None:
+    """Raise InputError where a table tells that other weights than the bundle's made it."""
+    if others := predictions.bundles.keys() - {bundle.sha256}:
+        raise InputError(
+            f"{predictions.name}: expected predictions of the bundle {bundle.name} ({bundle.sha256[:12]}), found those "
+            f"of {', '.join(sorted(each[:12] for each in others))}. Predict with this bundle first."
+        )
+
+
+def store(
+    bundle: Bundle, out: Path, calibrations: Mapping[str, Calibration], facts: Mapping[str, Any] | None = None
+) -> Path:
+    """Make a bundle with the same weights, and these maps of "covid" and "severe".
+
+    Parameters
+    ----------
+    out : the new bundle's folder
+    facts : on what they were fitted; anything JSON can hold
+
+    Raises
+    ------
+    ValueError : `out` exists and is not empty
+    WeightsError : it cannot be written
+    """
+    out = free_folder(out)
+    partial = out.with_name(f".{out.name}.{secrets.token_hex(4)}.partial")
+    try:
+        shutil.copytree(bundle.folder, partial)
+        content = json.loads((partial / "bundle.json").read_bytes())
+        content[KEY] = {task: to_dict(each) for task, each in calibrations.items()} | {"facts": dict(facts or {})}
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+        (partial / "bundle.json").write_text(text + "\n", encoding="utf-8")
+        if out.exists():
+            out.rmdir()  # empty, as checked
+        partial.rename(out)
+    except OSError as error:
+        raise WeightsError(f"{out}: the bundle could not be written ({error}). Is there room, and may you?") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return out

@@ -1,0 +1,144 @@
+"""The report of an evaluation: one HTML page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import balaitous
+from balaitous.evaluation.auc import LEVEL
+from balaitous.evaluation.figures import in_words
+
+if TYPE_CHECKING:
+    from balaitous.evaluation.metrics import TaskMetrics
+    from balaitous.evaluation.predictions import Task
+    from balaitous.evaluation.report import Evaluation
+
+STYLE = """
+body { font: 14px/1.45 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; overflow-wrap: anywhere; } h2 { font-size: 1.1rem; margin-top: 1.6rem; }
+table { border-collapse: collapse; width: 100%; } td, th { text-align: left; padding: .25rem .6rem .25rem 0; }
+th { border-bottom: 1px solid #999; font-weight: 600; } td { border-bottom: 1px solid #e5e5e5; }
+td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
+img { width: 100%; } .note { color: #555; font-size: .9em; }
+.use { border-left: 4px solid #c8551b; padding-left: .7rem; }
+"""
+NOTES = (
+    f"Intervals cover {LEVEL:.0%}. AUC: area under the ROC curve, with DeLong's interval and that of a bootstrap that "
+    "draws patients of each class again; the band of the ROC curve is the bootstrap's, at each point for itself.",
+    "Severity is evaluated among patients with COVID-19 only.",
+    "Sensitivity and specificity have Wilson's intervals. A threshold that was found on these patients flatters; only "
+    "a given one says what it would do elsewhere.",
+    "Brier score: mean squared difference of probability and outcome, 0 at best; to beat is the score of a model that "
+    "says the prevalence for everybody. Calibration slope: 1 at best, below 1 the predictions are too extreme. "
+    "Intercept: 0 at best, below 0 they are too high on the whole.",
+)
+
+
+def page(evaluation: Evaluation, figures: Mapping[str, Path]) -> str:
+    """The report as HTML.
+
+    Parameters
+    ----------
+    figures : SVG files by their titles
+    """
+    title = "Evaluation of " + " and ".join(model.name for model in evaluation.models)
+    made = f"balaitous {balaitous.__version__}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    bundles = sorted({f"{name} {sha[:12]}" for model in evaluation.models for sha, name in model.bundles.items()})
+    facts = [made, f"{evaluation.bootstraps} bootstraps, seed {evaluation.seed}"]
+    facts += [f"weights {', '.join(bundles)}"] if bundles else []
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="note">{escape("; ".join(facts))}</p>',
+        '<p class="use">Research use only. Not a medical device: not for diagnosis, treatment or triage.</p>',
+        table(("task", "model", "patients", "with outcome", "AUC (DeLong)", "bootstrap"), area_rows(evaluation)),
+        *(f'<p class="note">{escape(reason)}.</p>' for reason in reasons(evaluation)),
+    ]
+    if evaluation.differences:
+        parts += ["<h2>Difference of the areas, first minus second, on the same patients</h2>"]
+        parts += [table(("task", "DeLong", "p", "paired bootstrap", "p"), difference_rows(evaluation))]
+    for name, path in figures.items():
+        content = base64.b64encode(path.read_bytes()).decode()
+        parts += [f"<h2>{escape(name)}</h2>", f'<img alt="{escape(name)}" src="data:image/svg+xml;base64,{content}">']
+    parts += [
+        table(
+            ("task", "model", "Brier score", "of the prevalence", "slope", "intercept"), calibration_rows(evaluation)
+        ),
+        "<h2>Sensitivity and specificity</h2>",
+        table(("task", "model", "called positive from", "", "sensitivity", "specificity"), point_rows(evaluation)),
+        "<h2>How to read this</h2>",
+        "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in NOTES) + "</ul>",
+    ]
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f"<style>{STYLE}</style></head><body>\n" + "\n".join(parts) + "\n</body></html>\n"
+    )
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of texts."""
+    head = "".join(f"<th>{escape(text)}</th>" for text in header)
+    body = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows)
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def area_rows(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
+    for task, metrics, *head in results(evaluation):
+        counts = (str(len(task.outcome)), str(int(task.outcome.sum())))
+        areas = (in_words(metrics.auc.delong), in_words(metrics.auc.bootstrap)) if metrics else ("not measured", "–")
+        yield (*head, *counts, *areas)
+
+
+def difference_rows(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
+    for key, found in evaluation.differences.items():
+        if found:
+            yield (
+                evaluation.models[0].tasks[key].title,
+                in_words(found.delong),
+                p_in_words(found.p_value_delong),
+                in_words(found.bootstrap),
+                p_in_words(found.p_value_bootstrap),
+            )
+
+
+def calibration_rows(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
+    for _, metrics, *head in results(evaluation):
+        if metrics:
+            fit = metrics.calibration
+            scores = (f"{metrics.brier:.4f}", f"{metrics.brier_of_prevalence:.4f}")
+            yield (*head, *scores, in_words(fit.slope), in_words(fit.intercept))
+
+
+def point_rows(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
+    for _, metrics, *head in results(evaluation):
+        for point in metrics.points if metrics else ():
+            threshold = "nobody" if point.threshold is None else f"{point.threshold:.3f}"
+            yield (*head, threshold, point.chosen, in_words(point.sensitivity), in_words(point.specificity))
+
+
+def reasons(evaluation: Evaluation) -> list[str]:
+    """Why a number or an interval is missing or means little, each once."""
+    found: dict[str, None] = {}
+    for task, metrics, *_ in results(evaluation):
+        estimates = (metrics.auc.delong, metrics.calibration.slope) if metrics else ()
+        texts = [f"{task.title}: {each.reason}" for each in estimates if each.reason]
+        found |= dict.fromkeys([task.gap] if task.gap else texts)
+    return list(found)
+
+
+def results(evaluation: Evaluation) -> Iterator[tuple[Task, TaskMetrics | None, str, str]]:
+    """(task, its metrics, the task's title, the model's name) of every task and model."""
+    for key, first in evaluation.models[0].tasks.items():
+        for model in evaluation.models:
+            yield model.tasks[key], model.metrics[key], first.title, model.name
+
+
+def p_in_words(p_value: float | None) -> str:
+    """A p-value as journals print it."""
+    if p_value is None:
+        return "–"
+    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"

@@ -1,0 +1,104 @@
+"""Calibration maps: raw probabilities in, calibrated ones out, order kept; and how a bundle holds them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit, logit
+
+from balaitous.errors import WeightsError
+
+if TYPE_CHECKING:
+    from balaitous.weights.bundle import Bundle
+
+KEY = "calibration"  # in bundle.json
+TASKS = ("covid", "severe")
+
+
+@dataclass(frozen=True)
+class Platt:
+    """σ(slope·logit(p) + intercept), slope > 0."""
+
+    slope: float
+    intercept: float
+    method: ClassVar = "platt"
+
+    def __call__(self, probability: NDArray | float) -> NDArray[np.float64]:
+        """Calibrated probabilities; 0 stays 0, and 1 stays 1."""
+        return expit(self.slope * logit(np.asarray(probability, float)) + self.intercept)
+
+
+@dataclass(frozen=True)
+class Isotonic:
+    """Straight lines between the knots (raw, calibrated), which both rise strictly; raw from 0 to 1."""
+
+    raw: tuple[float, ...]
+    calibrated: tuple[float, ...]
+    method: ClassVar = "isotonic"
+
+    def __call__(self, probability: NDArray | float) -> NDArray[np.float64]:
+        """Calibrated probabilities."""
+        return np.interp(np.asarray(probability, float), self.raw, self.calibrated)
+
+
+Calibration = Platt | Isotonic
+
+
+def stored_in(bundle: Bundle) -> dict[str, Calibration]:
+    """The maps of "covid" and "severe" that a bundle holds; empty if it was never calibrated.
+
+    Raises
+    ------
+    WeightsError : they are no such maps, or not strictly increasing
+    """
+    path = bundle.folder / "bundle.json"
+    content = json.loads(path.read_bytes()).get(KEY, {})
+    try:
+        return {task: from_dict(content[task]) for task in TASKS if task in content}
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise WeightsError(
+            f"{path}: expected strictly increasing calibration maps, found others ({error}). Calibrate again."
+        ) from None
+
+
+def calibration_of(bundle: Bundle) -> str:
+    """How the maps of a calibrated bundle were made: "platt" or "isotonic".
+
+    Raises
+    ------
+    WeightsError : it was never calibrated, or as `stored_in`
+    """
+    methods = {each.method for each in stored_in(bundle).values()}
+    if not methods:
+        raise WeightsError(
+            f"{bundle.folder}: expected a calibrated bundle, found one that is not. Make one of it: "
+            "`balaitous weights calibrate`."
+        )
+    return "+".join(sorted(methods))
+
+
+def to_dict(calibration: Calibration) -> dict[str, Any]:
+    """A map as JSON holds it."""
+    return {"method": calibration.method, **asdict(calibration)}
+
+
+def from_dict(content: Mapping[str, Any]) -> Calibration:
+    """The map that `to_dict` wrote; ValueError if it is not strictly increasing."""
+    if content["method"] == "platt":
+        platt = Platt(float(content["slope"]), float(content["intercept"]))
+        if not (0 < platt.slope < np.inf and np.isfinite(platt.intercept)):
+            raise ValueError(f"slope {platt.slope:g}, intercept {platt.intercept:g}")
+        return platt
+    if content["method"] != "isotonic":
+        raise ValueError(f"method {content['method']!r}")
+    isotonic = Isotonic(*(tuple(map(float, content[axis])) for axis in ("raw", "calibrated")))
+    rising = all((np.diff(axis) > 0).all() for axis in (isotonic.raw, isotonic.calibrated))
+    ends = (isotonic.raw[0], isotonic.raw[-1]) == (0, 1) and 0 <= isotonic.calibrated[0] <= isotonic.calibrated[-1] <= 1
+    if len(isotonic.raw) != len(isotonic.calibrated) or not rising or not ends:
+        raise ValueError("knots of an isotonic map")
+    return isotonic

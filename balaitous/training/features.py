@@ -1,0 +1,87 @@
+"""Features of many scans, kept on disk so that no scan is looked at twice."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Generator, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import balaitous
+from balaitous.cohort.engines import default_workers
+from balaitous.cohort.local import predict_scans
+from balaitous.cohort.run import Run
+from balaitous.cohort.scans import Scan
+from balaitous.cohort.table import Row, ScanTable
+from balaitous.severity.heads import VIEWS
+from balaitous.severity.pipeline import Balaitous, Prediction
+
+TABLE_FILE = "scans.csv"
+
+
+class FeatureStore:
+    """Features by content: ``<folder>/<bundle>-<precision>-<version>/<hash of the scan>.npz``, each written at once."""
+
+    def __init__(self, folder: Path, model: Balaitous) -> None:
+        self.folder = folder / f"{model.bundle.sha256[:16]}-{model.precision}-{balaitous.__version__}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def path(self, input_sha256: str) -> Path:
+        """Where the features of a scan are, or will be."""
+        return self.folder / f"{input_sha256}.npz"
+
+    def save(self, prediction: Prediction) -> None:
+        """Keep what the heads see of a scan."""
+        assert prediction.input_sha256 is not None
+        path = self.path(prediction.input_sha256)
+        partial = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.npz")
+        full, lung = (prediction.features[view] for view in VIEWS)
+        np.savez(partial, full=full, lung=lung)
+        partial.replace(path)
+
+    def load(self, input_sha256: str) -> dict[str, NDArray]:
+        """(width,) of each view."""
+        with np.load(self.path(input_sha256), allow_pickle=False) as archive:
+            return {view: archive[view] for view in VIEWS}
+
+    def features(self, rows: Iterable[Row]) -> dict[str, NDArray]:
+        """(scans, width) of each view, of the rows of predicted scans."""
+        loaded = [self.load(row["input_sha256"]) for row in rows]
+        return {view: np.stack([each[view] for each in loaded]) for view in VIEWS}
+
+
+class FeatureKeeper(Balaitous):
+    """A model that keeps the features of every scan it predicts."""
+
+    def __init__(self, folder: Path, weights: str | None, device: str | None = None, precision: str = "auto") -> None:
+        super().__init__(weights, device, precision)
+        self.store = FeatureStore(folder, self)
+
+    def predict(self, *arguments: Any, **options: Any) -> Prediction:
+        """As `Balaitous.predict`."""
+        prediction = super().predict(*arguments, **options)
+        self.store.save(prediction)
+        return prediction
+
+
+def begin_features(
+    model: FeatureKeeper, scans: Sequence[Scan], workers: int | None = None
+) -> tuple[Run, Generator[Row]]:
+    """A run over scans whose features are wanted: those that are kept already are not looked at again.
+
+    Parameters
+    ----------
+    workers : scans at a time; None: as many as suit the device
+
+    Returns
+    -------
+    the run, and the rows to add to it, each as soon as its scan is done and its features are on disk
+    """
+    table = ScanTable(model.store.folder / TABLE_FILE, resume=True)
+    table.done = [row for row in table.done if model.store.path(row["input_sha256"]).exists()]
+    run = Run(scans, table)
+    count = workers or default_workers(len(run.todo), model.device.type)
+    return run, predict_scans(model, run.todo, workers=count)

@@ -1,0 +1,81 @@
+"""The folder of the STOIC challenge: CTs in ``data/mha/<PatientID>.mha``, outcomes in ``metadata/reference.csv``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from balaitous.cohort.scans import Scan, list_scans
+from balaitous.cohort.table import Row, row_names
+from balaitous.errors import InputError
+from balaitous.evaluation.predictions import Reference, read_reference, some
+from balaitous.training.features import FeatureStore
+from balaitous.training.heads import LabelledFeatures
+
+log = logging.getLogger(__name__)
+
+SCANS_FOLDER = "data/mha"
+REFERENCE_FILE = "metadata/reference.csv"
+
+
+@dataclass(frozen=True)
+class StoicFolder:
+    """Scans with known outcomes, in the order of the reference."""
+
+    scans: Sequence[Scan]
+    reference: Reference
+
+
+def read_stoic(folder: Path) -> StoicFolder:
+    """The scans of a STOIC folder that have an outcome; others are named in the log.
+
+    Raises
+    ------
+    InputError : there is no reference, or no scan that it knows
+    """
+    reference = read_reference(folder / REFERENCE_FILE)
+    scans = {row_names(scan)["PatientID"]: scan for scan in list_scans([folder / SCANS_FOLDER])}
+    both = [name for name in reference.patients if name in scans]
+    if not both:
+        raise InputError(
+            f"{folder}: expected scans {SCANS_FOLDER}/<PatientID>.mha of the patients in {REFERENCE_FILE}, found "
+            f"{some(list(scans))} of which it knows none. Do the names match?"
+        )
+    for what, missing in (
+        ("scans without an outcome are left out", [name for name in scans if name not in set(both)]),
+        ("patients without a scan are left out", [name for name in reference.patients if name not in scans]),
+    ):
+        if missing:
+            log.warning("%s: %s", what, some(missing))
+    return StoicFolder([scans[name] for name in both], reference)
+
+
+def labelled(rows: Sequence[Row], store: FeatureStore, reference: Reference) -> LabelledFeatures:
+    """Features and outcomes of the scans that could be predicted; why others could not is in the log.
+
+    Raises
+    ------
+    InputError : none could
+    """
+    failed = [row for row in rows if row["status"] != "ok"]
+    for row in failed:
+        log.warning("left out: %s", row["error"])
+    good = [row for row in rows if row["status"] == "ok"]
+    if not good:
+        raise InputError(
+            f"expected features of {len(rows)} scans, found that all failed; the first: {rows[0]['error']}"
+        )
+    place = {name: i for i, name in enumerate(reference.patients)}
+    index = [place[row["PatientID"]] for row in good]
+    return LabelledFeatures(
+        patients=[row["PatientID"] for row in good],
+        features=store.features(good),
+        age_years=np.array([row["age_years"] for row in good]),
+        sex=np.array([row["sex"] for row in good]),
+        covid=reference.covid[index],
+        severe=reference.severe[index],
+    )

@@ -1,0 +1,213 @@
+"""Training and evaluation as commands and as containers, on a small cohort of phantoms in the layout of STOIC."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT
+
+from balaitous.cli import main
+from balaitous.ct.volume import read_ct
+from balaitous.severity.pipeline import Balaitous
+from balaitous.training.features import FeatureKeeper, begin_features
+from balaitous.training.phantoms import make_stoic_folder
+from balaitous.training.stoic import labelled, read_stoic
+from balaitous.weights.inventory import verify
+
+SCANS = 16
+SMALL = {"spacing_mm": (4.0, 4.0, 10.0), "size": (84, 70, 8)}  # the middle of a chest, coarse
+
+
+pytestmark = pytest.mark.usefixtures("logging_as_it_was")
+
+
+@pytest.fixture(scope="module")
+def stoic(tmp_path_factory):
+    return make_stoic_folder(tmp_path_factory.mktemp("stoic"), SCANS, seed=6, **SMALL)
+
+
+@pytest.fixture(scope="module")
+def kept(stoic, tmp_path_factory):
+    """Features of every scan, made once."""
+    folder = tmp_path_factory.mktemp("features")
+    make_features(stoic, folder)
+    return folder
+
+
+def make_features(stoic, folder, most=SCANS):
+    """Features of the first few scans that have none yet; returns how many scans were looked at."""
+    run, rows = begin_features(FeatureKeeper(folder, "mini", "cpu"), read_stoic(stoic).scans, workers=1)
+    for row, _ in zip(rows, range(most), strict=False):
+        run.add(row)
+    rows.close()
+    if run.added == len(run.todo):
+        run.finish()
+    return run.added
+
+
+def arrays(folder):
+    return {path.name: dict(np.load(path)) for path in folder.glob("*/*.npz")}
+
+
+def run(*arguments):
+    """Exit code of a command."""
+    try:
+        return main([str(argument) for argument in arguments]) or 0
+    except SystemExit as exit_:
+        return exit_.code or 0
+
+
+def test_a_cohort_of_phantoms_is_the_same_again_and_has_every_outcome(stoic, tmp_path):
+    again = make_stoic_folder(tmp_path, 3, seed=6, **SMALL)
+    for path in sorted((again / "data/mha").iterdir()):
+        assert path.read_bytes() == (stoic / "data/mha" / path.name).read_bytes()
+    reference = pd.read_csv(stoic / "metadata/reference.csv")
+    assert len(reference) == len(list((stoic / "data/mha").iterdir())) == SCANS
+    assert set(zip(reference.probCOVID, reference.probSevere, strict=True)) == {(0, 0), (1, 0), (1, 1)}
+    assert read_ct(stoic / "data/mha/0000.mha").patient.age_source == "header"
+
+
+def test_features_interrupted_and_resumed_are_those_of_one_run(stoic, kept, tmp_path):
+    assert make_features(stoic, tmp_path, most=3) == 3
+    (next(iter(tmp_path.glob("*"))) / "half.tmp").write_bytes(b"what a kill may leave")
+    assert make_features(stoic, tmp_path) == SCANS - 3
+    assert make_features(stoic, tmp_path) == 0
+    whole, resumed = arrays(kept), arrays(tmp_path)
+    assert whole.keys() == resumed.keys()
+    assert len(whole) == SCANS
+    for name, features in whole.items():
+        for view, values in features.items():
+            assert np.array_equal(values, resumed[name][view]), (name, view)
+
+
+def test_features_that_were_lost_are_made_again(stoic, kept, tmp_path):
+    shutil.copytree(kept, tmp_path / "kept")
+    lost = sorted((tmp_path / "kept").glob("*/*.npz"))[0]
+    lost.unlink()
+    assert make_features(stoic, tmp_path / "kept") == 1
+    assert lost.exists()
+
+
+def test_scans_that_fail_or_have_no_outcome_are_named_and_left_out(stoic, tmp_path, caplog):
+    (tmp_path / "data/mha").mkdir(parents=True)
+    for name in ("0000", "0001", "0002"):
+        shutil.copy(stoic / f"data/mha/{name}.mha", tmp_path / "data/mha")
+    (tmp_path / "data/mha/0001.mha").write_bytes(b"no scan")
+    (tmp_path / "metadata").mkdir()
+    (tmp_path / "metadata/reference.csv").write_text("PatientID,probCOVID,probSevere\n0000,1,0\n0001,0,0\n0099,1,1\n")
+    cohort = read_stoic(tmp_path)
+    model = FeatureKeeper(tmp_path / "features", "mini", "cpu")
+    run_, rows = begin_features(model, cohort.scans, workers=1)
+    for row in rows:
+        run_.add(row)
+    data = labelled(run_.finish(), model.store, cohort.reference)
+    assert data.patients == ["0000"]
+    assert data.covid.tolist() == [True]
+    for message in (
+        "scans without an outcome are left out: 0002",
+        "patients without a scan are left out: 0099",
+        "0001",
+    ):
+        assert message in caplog.text
+
+
+def test_heads_are_trained_evaluated_and_used_with_three_commands(stoic, kept, tmp_path, capsys):
+    out = tmp_path / "run"
+    options = ("--weights", "mini", "--device", "cpu", "--features", kept, "--name", "ours", "--licence", "MIT")
+    assert run("train", "heads", "--data", stoic, "--out", out, *options) == 0
+    printed = capsys.readouterr().out
+    assert "| both |" in printed
+    assert printed.count("out-of-fold predictions pooled") == 2
+    names = {"bundle", "table.md", "metrics.json", "out_of_fold.csv", "roc.png", "roc.svg"}
+    assert {path.name for path in out.iterdir()} == names
+    assert all(check.ok for check in verify(out / "bundle"))
+    card = (out / "bundle/CARD.md").read_text()
+    assert f"{SCANS} patients" in card
+    assert "not for diagnosis" in card
+
+    reference = stoic / "metadata/reference.csv"
+    evaluated = tmp_path / "evaluation"
+    assert run("evaluate", "--predictions", out / "out_of_fold.csv", "--reference", reference, "--out", evaluated) == 0
+    pooled = json.loads((out / "metrics.json").read_text())["pooled"]
+    aggregates = json.loads((evaluated / "metrics.json").read_text())["aggregates"]
+    for outcome in ("covid", "severe"):
+        assert aggregates[f"auc_{outcome}"] == pooled[outcome]["delong"]
+
+    scan = stoic / "data/mha/0000.mha"
+    new, old = (Balaitous(weights, device="cpu").predict(scan) for weights in (out / "bundle", "mini"))
+    assert new.provenance.bundle == "ours"
+    assert new.provenance.demonstration
+    assert np.array_equal(new.features["lung"], old.features["lung"])
+    assert new.probability_covid != old.probability_covid
+
+    assert run("train", "heads", "--data", stoic, "--out", out, *options) == 2  # there is a bundle
+
+
+def test_a_calibrated_bundle_calibrates_only_if_asked(stoic, kept, tmp_path, capsys):
+    reference = pd.read_csv(stoic / "metadata/reference.csv", dtype={"PatientID": str})
+    truth = reference.probCOVID * 0.5 + reference.probSevere * 0.2
+    rng = np.random.default_rng(0)
+    many = pd.concat([reference.assign(PatientID=reference.PatientID + f"-{i}") for i in range(6)])
+    many["probability_covid"] = many["probability_severe"] = np.tile(truth, 6) / 2 + rng.uniform(0, 0.5, len(many))
+    many.to_csv(tmp_path / "predictions.csv", index=False)
+    many[["PatientID", "probCOVID", "probSevere"]].to_csv(tmp_path / "reference.csv", index=False)
+    new = tmp_path / "new"
+    arguments = ("--predictions", tmp_path / "predictions.csv", "--reference", tmp_path / "reference.csv", "--out", new)
+    assert run("weights", "calibrate", "--weights", "mini", *arguments) == 0
+    assert "COVID-19, before: Brier" in capsys.readouterr().out
+
+    scan = stoic / "data/mha/0000.mha"
+    plain, same, calibrated = (
+        Balaitous(weights, device="cpu", calibrated=asked).predict(scan)
+        for weights, asked in (("mini", False), (new, False), (new, True))
+    )
+    assert same.probabilities == plain.probabilities
+    assert same.provenance.calibration is None
+    assert calibrated.provenance.calibration == "platt"
+    assert calibrated.probability_covid != plain.probability_covid
+    assert calibrated.probabilities["lung_covid"] == plain.probabilities["lung_covid"]
+    assert run("predict", scan, "--weights", "mini", "--calibrated") == 4
+    assert "expected a calibrated bundle" in capsys.readouterr().err
+
+
+def job(*arguments):
+    """`process.py`, as the container runs it."""
+    return subprocess.run(
+        [sys.executable, ROOT / "process.py", *arguments],
+        env=os.environ | {"BALAITOUS_WEIGHTS": "mini"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+
+
+def test_the_training_container_goes_on_leaves_a_bundle_and_says_that_it_is_done(stoic, kept, tmp_path):
+    shutil.copytree(kept, tmp_path / "features")
+    lost = sorted((tmp_path / "features").glob("*/*.npz"))[0]
+    lost.unlink()
+    done = job("train", stoic, tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[-1] == "Training completed."
+    assert sum(line.endswith(": ok") for line in lines) == 1
+    assert all(check.ok for check in verify(tmp_path / "bundle"))
+
+
+def test_a_training_job_without_a_cohort_ends_in_one_line(tmp_path):
+    failed = job("train", tmp_path, tmp_path)
+    assert failed.returncode == 3
+    assert re.fullmatch(r"ERROR: .*reference\.csv: expected a CSV with PatientID, probCOVID, .*\n", failed.stderr)
+
+
+def test_an_evaluation_job_without_ground_truth_ends_in_one_line(tmp_path):
+    (tmp_path / "predictions.json").write_text("[]")
+    failed = job("evaluate", tmp_path, tmp_path)
+    assert failed.returncode == 3
+    assert re.fullmatch(r"ERROR: .*ground_truth: expected one reference\.csv .*\n", failed.stderr)
