@@ -38,7 +38,7 @@ trap 'docker volume rm --force $output $cohort $trained $submitted >/dev/null' E
 python=(docker run --rm --network none --workdir /opt/balaitous --volume "$PWD/test:/test:ro" --entrypoint python)
 "${python[@]}" --volume "$cohort:/input" "$image" -m balaitous.training.phantoms --scans 40 --seed 1 --spacing 3 3 6 --out /input
 docker run --rm $gpu --network none $weights --shm-size=128m --pids-limit 256 \
-  --volume "$cohort:/input:ro" --volume "$trained:/output" "$image" train | tee /dev/stderr | tail -1 | grep -qx "Training completed."
+  --volume "$cohort:/input:ro" --volume "$trained:/output" "$image" train | tee >(cat >&2) | tail -1 | grep -qx "Training completed."
 "${python[@]}" --volume "$trained:/trained:ro" --volume "$submitted:/input" "$image" /test/submission.py make /trained /input
 docker run --rm --network none --volume "$submitted:/input:ro" --volume "$output:/output" \
   --volume "$cohort:/opt/ml/input/data/ground_truth:ro" "$image" evaluate
