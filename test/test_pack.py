@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from tiny_checkpoints import heads_arrays, unet_state, vit_state, write_checkpoints
 
 from balaitous.errors import WeightsError
+from balaitous.severity.heads import Heads
 from balaitous.weights.bundle import open_bundle
 from balaitous.weights.heads import HEADS, heads_csv, read_heads
 from balaitous.weights.inventory import verify
-from balaitous.weights.pack import pack, read_state, unet_from, vit_from, write_bundle
+from balaitous.weights.pack import pack, read_state, repack, unet_from, vit_from, write_bundle
 from balaitous.weights.registry import PUBLISHED, STOIC_HEADS
 
 # Of the twelve arrays' bytes in the order of their names, as in the published package's balaitous.npz
@@ -325,3 +326,18 @@ def test_a_heads_table_in_another_layout_is_refused(tmp_path, change, message):
     (tmp_path / "heads.csv").write_text(heads_csv(heads_arrays(width=3)).replace(*change))
     with pytest.raises(WeightsError, match=message):
         read_heads(tmp_path / "heads.csv")
+
+
+def test_parts_of_a_bundle_can_be_replaced(checkpoints, tmp_path):
+    base = open_bundle(pack(**checkpoints, out=tmp_path / "base", blocks_full=2, blocks_lung=1))
+    same = open_bundle(repack(base, tmp_path / "same", name=base.name))
+    assert same.files == base.files
+    other = open_bundle(repack(base, tmp_path / "other", encoder_lung=checkpoints["encoder_full"], licence="mine"))
+    assert (other.name, other.licence) == ("other", "mine")
+    assert other.training["others_of"]["sha256"] == base.sha256
+    assert other.networks["encoder_full"].architecture == base.networks["encoder_full"].architecture
+    heads = Heads(other.load_heads())
+    features = {view: np.ones(len(other.load_heads()[f"coef_{view}_covid"])) for view in ("full", "lung")}
+    assert set(heads.probabilities(features, 50, 1).values()) == {0.5}, "heads belong to their encoders"
+    kept = open_bundle(repack(base, tmp_path / "kept", lung_unet=checkpoints["lung_unet"]))
+    assert all(np.array_equal(kept.load_heads()[key], array) for key, array in base.load_heads().items())

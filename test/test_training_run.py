@@ -17,7 +17,7 @@ from conftest import ROOT
 from balaitous.cli import main
 from balaitous.ct.volume import read_ct
 from balaitous.severity.pipeline import Balaitous
-from balaitous.training.features import FeatureKeeper, begin_features
+from balaitous.training.features import FeatureKeeper, begin_keeping
 from balaitous.training.phantoms import make_stoic_folder
 from balaitous.training.stoic import labelled, read_stoic
 from balaitous.weights.inventory import verify
@@ -45,7 +45,7 @@ def kept(stoic, tmp_path_factory):
 
 def make_features(stoic, folder):
     """Features of the scans that have none yet; returns how many scans were looked at."""
-    run, rows = begin_features(FeatureKeeper(folder, "mini", "cpu"), read_stoic(stoic).scans, workers=1)
+    run, rows = begin_keeping(FeatureKeeper(folder, "mini", "cpu"), read_stoic(stoic).scans, workers=1)
     for row in rows:
         run.add(row)
     run.finish()
@@ -113,7 +113,7 @@ def test_scans_that_fail_or_have_no_outcome_are_named_and_left_out(stoic, tmp_pa
     (tmp_path / "metadata/reference.csv").write_text("PatientID,probCOVID,probSevere\n0000,1,0\n0001,0,0\n0099,1,1\n")
     cohort = read_stoic(tmp_path)
     model = FeatureKeeper(tmp_path / "features", "mini", "cpu")
-    run_, rows = begin_features(model, cohort.scans, workers=1)
+    run_, rows = begin_keeping(model, cohort.scans, workers=1)
     for row in rows:
         run_.add(row)
     data = labelled(run_.finish(), model.store, cohort.reference)

@@ -1,4 +1,4 @@
-"""``balaitous train``: new heads on the features of a bundle's encoders."""
+"""``balaitous train``: heads on the features of a bundle's encoders, and encoders on slices without labels."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from balaitous.cohort.run import Run
     from balaitous.cohort.table import Row
 
-train_app = typer.Typer(help="Train on scans whose outcomes are known.", no_args_is_help=True)
+train_app = typer.Typer(help="Train heads, or an encoder.", no_args_is_help=True)
 
 
 @train_app.callback()
 def train() -> None:
-    """Train on scans whose outcomes are known."""
+    """Train heads, or an encoder."""
 
 
 @train_app.command("heads")
@@ -78,6 +78,43 @@ def train_heads_command(
         )
     out.print(text, markup=False)
     out.print(f"wrote {folder}", markup=False)
+
+
+@train_app.command("encoder")
+def train_encoder_command(
+    data: Annotated[
+        list[Path], typer.Option(help="A scan, a 2-D image, or a folder of them; may be given several times.")
+    ],
+    folder: Annotated[Path, typer.Option("--out", help="Folder for the weights, checkpoints, curves and slices.")],
+    view: Annotated[str, typer.Option(help="full: whole slices; lung: the lung alone, of volumes.")] = "full",
+    recipe: Annotated[str, typer.Option(help="stoic, mini, or a TOML file.")] = "stoic",
+    start: Annotated[
+        str | None,
+        typer.Option(
+            help="Weights to go on from: a bundle's name or folder, .pth or .safetensors. Default: drawn anew."
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="The bundle whose U-Net finds the lungs. Default: as `predict`.")
+    ] = None,
+    probe: Annotated[
+        Path | None,
+        typer.Option(help="CSV with path,label,split (0 or 1; train or test): what the encoder is tried on."),
+    ] = None,
+    slices: Annotated[
+        Path | None, typer.Option(help="Folder where slices are kept, for other runs too. Default: OUT/slices.")
+    ] = None,
+    device: Device = "auto",
+    workers: Annotated[int | None, typer.Option(min=1, help="Scans at a time, and processes that draw views.")] = None,
+) -> None:
+    """Train an encoder by self-distillation (iBOT), without labels; interrupted, it goes on where it was."""
+    set_up_logging(verbose=True)
+    with usage_errors():
+        from balaitous.training.encoder_command import EncoderTraining, train_encoder_on
+
+        training = EncoderTraining(view, recipe, start, weights, probe, device, workers)
+        file = train_encoder_on(data, folder, training, slices or folder / "slices", follow=show)
+    out.print(f"wrote {file}", markup=False)
 
 
 def show(run: Run, rows: Iterator[Row]) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from balaitous.cli.console import Weights, err, fail, out, set_up_logging, usage_errors
+from balaitous.cli.console import UsageError, Weights, err, fail, out, set_up_logging, usage_errors
 from balaitous.errors import WeightsError
 
 weights_app = typer.Typer(help="List, fetch, verify and pack weight bundles.", no_args_is_help=True)
@@ -139,27 +139,54 @@ def calibrate_weights(
 
 @weights_app.command("pack")
 def pack_weights(
-    lung_unet: Annotated[Path, typer.Option(help="U-Net R231: .pth or .safetensors.")],
-    encoder_full: Annotated[Path, typer.Option(help="ViT for the whole slice: .pth or .safetensors.")],
-    encoder_lung: Annotated[Path, typer.Option(help="ViT for the lung alone: .pth or .safetensors.")],
-    heads: Annotated[Path, typer.Option(help="Logistic regressions: .npz, .csv or .safetensors.")],
     folder: Annotated[Path, typer.Option("--out", help="The bundle's folder, new or empty.")],
+    lung_unet: Annotated[Path | None, typer.Option(help="U-Net R231: .pth or .safetensors.")] = None,
+    encoder_full: Annotated[Path | None, typer.Option(help="ViT for the whole slice: .pth or .safetensors.")] = None,
+    encoder_lung: Annotated[Path | None, typer.Option(help="ViT for the lung alone: .pth or .safetensors.")] = None,
+    heads: Annotated[Path | None, typer.Option(help="Logistic regressions: .npz, .csv or .safetensors.")] = None,
+    base: Annotated[str | None, typer.Option(help="Bundle with the parts that are not given.")] = None,
     dtype: Annotated[str, typer.Option(help="float32 or float16.")] = "float32",
-    blocks_full: Annotated[int, typer.Option(help="Blocks of encoder-full that run.")] = 24,
-    blocks_lung: Annotated[int, typer.Option(help="Blocks of encoder-lung that run.")] = 16,
+    blocks_full: Annotated[
+        int | None,
+        typer.Option(min=1, help="Blocks of encoder-full that run. Default: as in BASE, or 24 as published."),
+    ] = None,
+    blocks_lung: Annotated[
+        int | None,
+        typer.Option(min=1, help="Blocks of encoder-lung that run. Default: as in BASE, or 16 as published."),
+    ] = None,
+    licence: Annotated[str | None, typer.Option(help="Of the bundle. Default: that of BASE, or not stated.")] = None,
 ) -> None:
     """Make a bundle from files in the published layouts; only the layers that run are stored."""
-    from balaitous.weights.pack import pack
+    set_up_logging(verbose=False)
+    from balaitous.weights.bundle import find_bundle, open_bundle
+    from balaitous.weights.pack import pack, repack
 
     with usage_errors():
-        bundle = pack(
-            lung_unet,
-            encoder_full,
-            encoder_lung,
-            heads,
-            folder,
-            dtype=dtype,
-            blocks_full=blocks_full,
-            blocks_lung=blocks_lung,
-        )
+        if base is not None:
+            bundle = repack(
+                open_bundle(find_bundle(base)),
+                folder,
+                lung_unet=lung_unet,
+                encoder_full=encoder_full,
+                encoder_lung=encoder_lung,
+                heads=heads,
+                dtype=dtype,
+                blocks_full=blocks_full,
+                blocks_lung=blocks_lung,
+                licence=licence,
+            )
+        elif lung_unet and encoder_full and encoder_lung and heads:
+            bundle = pack(
+                lung_unet,
+                encoder_full,
+                encoder_lung,
+                heads,
+                folder,
+                dtype=dtype,
+                blocks_full=blocks_full or 24,
+                blocks_lung=blocks_lung or 16,
+                licence=licence or "not stated",
+            )
+        else:
+            raise UsageError("expected all four parts, or --base BUNDLE that has the others. Give what is missing.")
     out.print(f"wrote {bundle}", markup=False)

@@ -1,11 +1,11 @@
-"""Features of many scans, kept on disk so that no scan is looked at twice."""
+"""What training needs of many scans, kept on disk so that no scan is looked at twice; here: their features."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,20 @@ from balaitous.severity.heads import VIEWS
 from balaitous.severity.pipeline import Balaitous, Prediction
 
 TABLE_FILE = "scans.csv"
+
+
+class Store(Protocol):
+    """A folder with something of every scan, by the hash of the scan's content."""
+
+    folder: Path
+
+    def path(self, input_sha256: str) -> Path:
+        """The file that is there once all of a scan is kept."""
+        ...
+
+    def save(self, prediction: Prediction) -> None:
+        """Keep what is wanted of a scan, wholly or not at all."""
+        ...
 
 
 class FeatureStore:
@@ -53,12 +67,10 @@ class FeatureStore:
         return {view: np.stack([each[view] for each in loaded]) for view in VIEWS}
 
 
-class FeatureKeeper(Balaitous):
-    """A model that keeps the features of every scan it predicts."""
+class Keeper(Balaitous):
+    """A model that keeps something of every scan it predicts: what, its store says."""
 
-    def __init__(self, folder: Path, weights: str | None, device: str | None = None, precision: str = "auto") -> None:
-        super().__init__(weights, device, precision)
-        self.store = FeatureStore(folder, self)
+    store: Store
 
     def predict(self, *arguments: Any, **options: Any) -> Prediction:
         """As `Balaitous.predict`."""
@@ -67,10 +79,18 @@ class FeatureKeeper(Balaitous):
         return prediction
 
 
-def begin_features(
-    model: FeatureKeeper, scans: Sequence[Scan], workers: int | None = None
-) -> tuple[Run, Generator[Row]]:
-    """A run over scans whose features are wanted: those that are kept already are not looked at again.
+class FeatureKeeper(Keeper):
+    """A model that keeps the features of every scan it predicts."""
+
+    store: FeatureStore
+
+    def __init__(self, folder: Path, weights: str | None, device: str | None = None, precision: str = "auto") -> None:
+        super().__init__(weights, device, precision)
+        self.store = FeatureStore(folder, self)
+
+
+def begin_keeping(model: Keeper, scans: Sequence[Scan], workers: int | None = None) -> tuple[Run, Generator[Row]]:
+    """A run over scans of which something is wanted: those of which it is kept already are not looked at again.
 
     Parameters
     ----------
@@ -78,7 +98,7 @@ def begin_features(
 
     Returns
     -------
-    the run, and the rows to add to it, each as soon as its scan is done and its features are on disk
+    the run, and the rows to add to it, each as soon as its scan is done and what is wanted of it on disk
     """
     table = ScanTable(model.store.folder / TABLE_FILE, resume=True)
     table.done = [row for row in table.done if model.store.path(row["input_sha256"]).exists()]

@@ -136,7 +136,11 @@ def write_training(
         demonstration=base.demonstration,
         networks={key: (base.load_state(key), record.architecture) for key, record in base.networks.items()},
         heads=arrays,
-        training={"heads": dict(facts), "networks_of": {"name": base.name, "sha256": base.sha256}, "card": CARD_FILE},
+        training={
+            "heads": dict(facts),
+            "networks_of": {"name": base.name, "sha256": base.sha256, "training": dict(base.training)},
+            "card": CARD_FILE,
+        },
         metrics=metrics,
     )
     (folder / CARD_FILE).write_text(card(name, licence, base, facts, metrics, text, arrays), encoding="utf-8")

@@ -13,7 +13,7 @@ import numpy as np
 import balaitous
 from balaitous.cohort.run import Run
 from balaitous.cohort.table import Row
-from balaitous.training.features import FeatureKeeper, begin_features
+from balaitous.training.features import FeatureKeeper, begin_keeping
 from balaitous.training.heads import FOLDS, LEAST_PATIENTS, REPEATS, cross_validate, fit_heads
 from balaitous.training.heads_report import BUNDLE_FOLDER, write_training
 from balaitous.training.stoic import labelled, read_stoic
@@ -80,7 +80,7 @@ def train_heads(
     settings = settings or HeadTraining()
     free_folder(out / BUNDLE_FOLDER)
     cohort = read_stoic(folder)
-    run, rows = begin_features(model, cohort.scans, workers)
+    run, rows = begin_keeping(model, cohort.scans, workers)
     try:
         with closing(rows):
             follow(run, rows)

@@ -97,6 +97,17 @@ def read_heads(path: str | Path) -> dict[str, np.ndarray]:
     return check_heads(arrays, {}, source=str(path))
 
 
+def untrained_heads(widths: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Heads that say 0.5 of everything, for encoders of these widths (by view)."""
+    arrays: dict[str, np.ndarray] = {}
+    for head in HEADS:
+        view, _, outcome = head.partition("_")
+        more = len(CLINICAL_FEATURES) if outcome == "severe" else 0
+        arrays[f"coef_{head}"] = np.zeros(widths[view] + more)
+        arrays[f"intercept_{head}"], arrays[f"alpha_{head}"] = np.array(0.0), np.array(0.5)
+    return arrays
+
+
 def heads_csv(arrays: Mapping[str, np.ndarray]) -> str:
     """The text that `read_heads` reads back bit for bit."""
     columns = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import pickle
 import re
@@ -24,8 +25,17 @@ from torch import Tensor
 from balaitous.errors import WeightsError
 from balaitous.networks.loading import build_network, check_fit
 from balaitous.networks.unet import without_unused_keys
-from balaitous.weights.bundle import FORMAT_VERSION, NETWORK_KINDS, refuse_git_lfs_pointer
-from balaitous.weights.heads import ENCODER_WIDTHS, as_float64, check_heads, encoder_widths, read_heads
+from balaitous.weights.bundle import FORMAT_VERSION, NETWORK_KINDS, Bundle, refuse_git_lfs_pointer
+from balaitous.weights.heads import (
+    ENCODER_WIDTHS,
+    as_float64,
+    check_heads,
+    encoder_widths,
+    read_heads,
+    untrained_heads,
+)
+
+log = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 RESEARCH_USE = "Research use only. Not a medical device; not for diagnosis, treatment or triage."
@@ -92,6 +102,62 @@ def pack(
         dtype=dtype,
         training=training,
         metrics=metrics,
+    )
+
+
+def repack(
+    base: Bundle,
+    out: str | Path,
+    *,
+    lung_unet: str | Path | None = None,
+    encoder_full: str | Path | None = None,
+    encoder_lung: str | Path | None = None,
+    heads: str | Path | None = None,
+    dtype: str = "float32",
+    blocks_full: int | None = None,
+    blocks_lung: int | None = None,
+    name: str | None = None,
+    licence: str | None = None,
+) -> Path:
+    """Make a bundle with other parts in place of some of a bundle's; arguments and errors are those of `pack`.
+
+    What is not given (also how many blocks of an encoder run, name apart) is as in `base`.
+
+    Heads belong to their encoders: where an encoder is replaced and no heads are given, every probability is 0.5, until
+    heads are trained on the new features.
+    """
+    out = free_folder(out)
+    networks = {key: (base.load_state(key), record.architecture) for key, record in base.networks.items()}
+    if lung_unet is not None:
+        networks["lung_unet"] = unet_from(read_state(lung_unet), source=str(lung_unet))
+    for key, file, blocks in (
+        ("encoder_full", encoder_full, blocks_full),
+        ("encoder_lung", encoder_lung, blocks_lung),
+    ):
+        if file is not None:
+            count = base.networks[key].architecture["blocks"] if blocks is None else blocks
+            networks[key] = vit_from(read_state(file), count, source=str(file))
+    if heads is not None:
+        arrays = read_heads(heads)
+    elif encoder_full is None and encoder_lung is None:
+        arrays = base.load_heads()
+    else:
+        log.warning("no heads for these encoders: every probability is 0.5 until they are trained")
+        arrays = untrained_heads(encoder_widths({key: architecture for key, (_, architecture) in networks.items()}))
+    named = {"lung_unet": lung_unet, "encoder_full": encoder_full, "encoder_lung": encoder_lung, "heads": heads}
+    return write_bundle(
+        out,
+        name=out.name if name is None else name,
+        licence=base.licence if licence is None else licence,
+        intended_use=base.intended_use,
+        demonstration=base.demonstration,
+        networks=networks,
+        heads=arrays,
+        dtype=dtype,
+        training={
+            "packed_from": {role: _fingerprint(Path(file)) for role, file in named.items() if file is not None},
+            "others_of": {"name": base.name, "sha256": base.sha256, "training": dict(base.training)},
+        },
     )
 
 
