@@ -21,6 +21,10 @@ class NoLungError(InputError):
     """The image was read, but no lung was found in it."""
 
 
+class MaskError(InputError):
+    """A mask cannot be used: not readable, on another grid than its CT, or with other labels than expected."""
+
+
 class WeightsError(BalaitousError):
     """Weights are missing, or are not what they claim to be (hash, keys, shapes)."""
 

@@ -21,8 +21,8 @@ from synthetic_dicom import CORONAL, hu_volume, write_series
 
 from balaitous.ct import archive
 from balaitous.ct.patient import Patient
-from balaitous.ct.volume import CT, read_ct, resample, scan_name, write_mha
-from balaitous.errors import InputError
+from balaitous.ct.volume import CT, read_ct, read_labels, resample, scan_name, write_mha
+from balaitous.errors import InputError, MaskError
 
 DATA = Path(os.environ.get("BALAITOUS_DATA", Path(__file__).parents[2] / "shared" / "data")) / "ct"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"real scans are not at {DATA} (BALAITOUS_DATA)")
@@ -479,6 +479,40 @@ def with_one(value, kind="float32") -> np.ndarray:
 )
 def test_numbers_that_are_no_hounsfield_units_are_refused(tmp_path, hu, reason):
     refused(written(image_of(hu), tmp_path / "scan.nrrd"), reason)
+
+
+# Masks
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS[::7])
+def test_a_mask_is_seen_as_its_ct_is_however_either_is_stored(tmp_path, orientation):
+    ct = read_ct(written(image_of(), tmp_path / "scan.mha"))
+    labels = np.arange(HU.size, dtype=np.uint8).reshape(HU.shape) % 3
+    mask = written(image_of(labels, orientation), tmp_path / "mask.nii.gz")
+    np.testing.assert_array_equal(read_labels(mask, ct), labels)
+
+
+@pytest.mark.parametrize(
+    ("changed", "found"),
+    [
+        ({"hu": HU[1:]}, "found \\d+ × \\d+ × \\d+ voxels"),
+        ({"origin_mm": tuple(np.add(ORIGIN_MM, (0, 0, 2)))}, "a corner of it 2 mm away"),
+        ({"spacing_mm": tuple(np.multiply(SPACING_MM, 2))}, "mm away"),
+    ],
+)
+def test_a_mask_on_another_grid_than_its_ct_is_refused(tmp_path, changed, found):
+    ct = read_ct(written(image_of(), tmp_path / "scan.mha"))
+    mask = written(image_of(**{"hu": HU} | changed), tmp_path / "mask.mha")
+    with pytest.raises(MaskError, match=rf"mask.mha: expected a mask on the grid of .*scan.mha .*{found}"):
+        read_labels(mask, ct)
+
+
+def test_a_missing_or_damaged_mask_is_refused(tmp_path):
+    ct = read_ct(written(image_of(), tmp_path / "scan.mha"))
+    (tmp_path / "text.mha").write_text("no image")
+    for name, reason in (("nowhere.mha", "no such file"), ("text.mha", "expected")):
+        with pytest.raises(MaskError, match=f"{name}: expected the mask of .*scan.mha: .*{reason}"):
+            read_labels(tmp_path / name, ct)
 
 
 def test_a_series_cannot_be_chosen_in_an_image_file(tmp_path):

@@ -25,10 +25,11 @@ from balaitous.ct.dicom import select_series
 from balaitous.ct.integrity import check_is_data, check_whole, locate_voxels
 from balaitous.ct.patient import Patient, format_age, format_sex, from_header, read_sidecar
 from balaitous.ct.plausibility import FLOOR_HU, MAXIMUM_VOXELS, check_hounsfield, check_volume
-from balaitous.errors import InputError
+from balaitous.errors import InputError, MaskError
 
 IMAGE_SUFFIXES = (".mha", ".mhd", ".nii.gz", ".nii", ".nrrd", ".nhdr")
 SPACING_MM = (1.5, 1.5, 5.0)  # x, y, z: what the published networks were trained on
+GRID_TOLERANCE = 0.1  # of the smallest spacing: headers round; a mask further off was made on another grid
 
 Triple = tuple[float, float, float]
 
@@ -143,9 +144,53 @@ def resample(ct: CT, spacing_mm: Triple = SPACING_MM) -> CT:
     return replace(ct, **_oriented(resampled, sitk.GetArrayFromImage(resampled)))
 
 
-def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
-    """A binary mask (Z, Y, X) in LPS, bool; `read_ct` refuses masks, which hold no Hounsfield units."""
-    return sitk.GetArrayFromImage(sitk.DICOMOrient(sitk.ReadImage(str(path)), "LPS")) > 0
+def read_labels(path: str | os.PathLike[str], ct: CT) -> np.ndarray:
+    """Labels on the grid of a CT, such as a lung mask; `read_ct` refuses these, they hold no Hounsfield units.
+
+    Parameters
+    ----------
+    path : an image file (`IMAGE_SUFFIXES`)
+    ct : as it was read, not resampled
+
+    Returns
+    -------
+    (Z, Y, X) in LPS, the values as they are stored
+
+    Raises
+    ------
+    MaskError
+        It cannot be read, or a voxel of it is not where the same voxel of the CT is.
+    """
+    path = Path(path)
+    try:
+        if not path.is_file():
+            raise InputError("found no such file; check the path")
+        image, _ = _whole_image(path)
+    except InputError as error:
+        raise MaskError(f"{path}: expected the mask of {ct.path}: {error}") from error
+    labels = replace(ct, **_oriented(image, sitk.GetArrayFromImage(image)))
+    if labels.hu.shape != ct.hu.shape:
+        found = _grid(labels)
+    else:
+        apart_mm = np.linalg.norm(_corners(labels) - _corners(ct), axis=1).max()
+        if apart_mm <= GRID_TOLERANCE * min(ct.spacing_mm):
+            return labels.hu
+        found = f"{_grid(labels)}, a corner of it {apart_mm:.3g} mm away"
+    raise MaskError(
+        f"{path}: expected a mask on the grid of {ct.path} ({_grid(ct)}), found {found}. Resample it to its CT "
+        "(nearest neighbour), and check origin and direction."
+    )
+
+
+def _grid(ct: CT) -> str:
+    size, spacing = (" × ".join(f"{each:.4g}" for each in numbers) for numbers in (ct.hu.shape[::-1], ct.spacing_mm))
+    return f"{size} voxels of {spacing} mm"
+
+
+def _corners(ct: CT) -> np.ndarray:
+    """Where the first voxel is, and the last one along each axis: (4, 3) in mm, LPS."""
+    edges = np.reshape(ct.direction, (3, 3)) * ((np.array(ct.hu.shape[::-1]) - 1) * ct.spacing_mm)
+    return np.array(ct.origin_mm) + np.vstack([np.zeros(3), edges.T])
 
 
 def write_mha(path: str | os.PathLike[str], ct: CT) -> None:
@@ -184,6 +229,13 @@ def _first_unreadable(files: Sequence[Path]) -> str:
 
 
 def _read_file(path: Path) -> CT:
+    image, reader = _whole_image(path)
+    age, sex = (reader.GetMetaData(key) if reader.HasMetaDataKey(key) else None for key in ("PatientAge", "PatientSex"))
+    return _ct(image, path, None, from_header(age, sex, "header"))
+
+
+def _whole_image(path: Path) -> tuple[sitk.Image, sitk.ImageFileReader]:
+    """The 3-D image of a file that is whole, and its reader, which knows the header."""
     check_is_data(path)
     voxels = locate_voxels(path)
     reader = sitk.ImageFileReader()
@@ -199,8 +251,7 @@ def _read_file(path: Path) -> CT:
     if voxels is not None:
         check_whole(voxels, _declared_bytes(reader))
     image = _execute(reader)
-    age, sex = (reader.GetMetaData(key) if reader.HasMetaDataKey(key) else None for key in ("PatientAge", "PatientSex"))
-    return _ct(image if image.GetDimension() == 3 else image[:, :, :, 0], path, None, from_header(age, sex, "header"))
+    return image if image.GetDimension() == 3 else image[:, :, :, 0], reader
 
 
 def _declared_bytes(reader: sitk.ImageFileReader) -> int:

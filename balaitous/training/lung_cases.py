@@ -9,17 +9,26 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
+import safetensors.numpy
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from balaitous.ct.lungs import AIR_HU, LEFT, RIGHT
 from balaitous.ct.opacities import add_effusion, add_opacities
+from balaitous.errors import InputError, MaskError, NoLungError
 
+if TYPE_CHECKING:
+    from balaitous.ct.volume import CT
+
+WHITE = 255  # of binary masks in 8 bits
 IGNORE = 255  # label of voxels that the loss leaves out
 LUNG_HU = -350  # air and aerated lung lie below, soft tissue above
 RIM_HU = -150  # denser voxels beside the lung are fat and muscle
@@ -39,6 +48,7 @@ class LungCase:
     labels : (Z, Y, X) uint8 of 0 background, 1 right lung, 2 left lung, 255 unknown
     spacing_mm : x, y, z
     real : a patient's scan rather than a phantom
+    pseudo : the labels are a pseudo-mask's
     """
 
     name: str
@@ -46,6 +56,7 @@ class LungCase:
     labels: NDArray[np.uint8]
     spacing_mm: tuple[float, float, float]
     real: bool = True
+    pseudo: bool = False
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -56,23 +67,78 @@ def read_case(path: Path, mask: Path | None = None, unsure: slice | None = None)
 
     Parameters
     ----------
-    path : of the CT
-    mask : of a binary lung mask on the CT's grid
-    unsure : slices whose labels are not to be trusted (looked at and found wrong); they become `IGNORE`
+    path : of the CT, as `read_ct` takes it
+    mask : on the CT's grid: 1 right lung and 2 left lung, or one value (1 or 255) for both, which are then told apart
+    unsure : slices of the CT, counted from 0 at the feet, whose labels are not to be trusted (looked at and found
+        wrong); they become `IGNORE`
+
+    Raises
+    ------
+    InputError : the scan cannot be used, it does not have these slices, or its mask is a `MaskError`
+    NoLungError : no lung has a label
     """
     # Here, so that training from a cache needs no image library.
-    from balaitous.ct.volume import read_ct, read_mask, resample
+    from balaitous.ct.volume import read_ct, resample
 
     ct = read_ct(path)
     at_spacing = resample(ct)
-    if mask is None:
-        labels = pseudo_labels(at_spacing.hu, at_spacing.spacing_mm)
-    else:
-        inside = resample(replace(ct, hu=read_mask(mask).astype(np.float32))).hu >= 0.5
-        labels = split_sides(inside)
+    labels = mask_labels(mask, ct) if mask else pseudo_labels(at_spacing.hu, at_spacing.spacing_mm)
     if unsure is not None:
-        labels[unsure] = IGNORE
-    return LungCase(ct.name, at_spacing.hu.astype(np.int16), labels, at_spacing.spacing_mm)
+        labels[slices_within(unsure, ct, at_spacing)] = IGNORE
+    if not np.isin(labels, (RIGHT, LEFT)).any():
+        raise NoLungError(f"{path}: expected lungs, found none in {mask or 'it by thresholds; give a mask'}")
+    return LungCase(ct.name, at_spacing.hu.astype(np.int16), labels, at_spacing.spacing_mm, pseudo=mask is None)
+
+
+def mask_labels(path: Path, ct: CT) -> NDArray[np.uint8]:
+    """Lung labels (Z, Y, X) at the method's spacing of a mask on the grid of a CT.
+
+    Raises
+    ------
+    MaskError : the mask is on another grid, has other labels, or calls the left lung right
+    """
+    from balaitous.ct.volume import read_labels, resample
+
+    stored = read_labels(path, ct)
+    values = set(pd.unique(stored.ravel()).tolist()) - {0}
+    if not values <= {RIGHT, LEFT} and values != {WHITE}:
+        raise MaskError(
+            f"{path}: expected 0, {RIGHT} (right lung) and {LEFT} (left lung), or one value ({RIGHT} or {WHITE}) for "
+            f"both lungs; found {', '.join(f'{value:g}' for value in sorted(values)[:9])}. Map the labels to these."
+        )
+
+    def share(inside: NDArray[np.bool_]) -> NDArray[np.float32]:
+        return resample(replace(ct, hu=inside.astype(np.float32))).hu
+
+    if LEFT not in values:
+        return split_sides(share(stored > 0) >= 0.5)
+    right, left = share(stored == RIGHT), share(stored == LEFT)
+    labels = np.where(right + left < 0.5, 0, np.where(left > right, LEFT, RIGHT)).astype(np.uint8)
+    across = [np.flatnonzero(labels == label) % labels.shape[2] for label in (RIGHT, LEFT)]
+    if all(map(len, across)) and across[0].mean() > across[1].mean():
+        raise MaskError(
+            f"{path}: expected {RIGHT} in the patient's right lung and {LEFT} in the left one, found them the "
+            "other way round. Exchange the labels; or is the mask's direction wrong?"
+        )
+    return labels
+
+
+def slices_within(chosen: slice, ct: CT, resampled: CT) -> NDArray[np.bool_]:
+    """Which slices (Z,) of a resampled CT any of the chosen slices of the CT has a part in.
+
+    Raises
+    ------
+    InputError : the CT does not have these slices
+    """
+    if not 0 <= chosen.start < chosen.stop <= len(ct.hu):
+        raise InputError(
+            f"{ct.path}: expected unsure slices from 0 to {len(ct.hu) - 1}, found {chosen.start}-{chosen.stop - 1}"
+        )
+    axis = np.reshape(ct.direction, (3, 3))[:, 2]
+    first_mm = (np.array(resampled.origin_mm) - ct.origin_mm) @ axis
+    at = (first_mm + np.arange(len(resampled.hu)) * resampled.spacing_mm[2]) / ct.spacing_mm[2]
+    at = at.round(3)  # where both grids agree, neighbours have no part
+    return (at > chosen.start - 1) & (at < chosen.stop)
 
 
 def phantom_case(seed: int) -> LungCase:
@@ -221,13 +287,31 @@ def with_disease(case: LungCase, rng: np.random.Generator) -> LungCase:
 # --- cache ------------------------------------------------------------------------------------------------------------
 
 
+def kept_case(path: Path, make: Callable[[], LungCase]) -> LungCase:
+    """The case in a .safetensors file; where there is none, it is made first, and written at once.
+
+    Its arrays are mapped, not read: hundreds of cases need no memory, and keep no files open.
+    """
+    if not path.exists():
+        case = make()
+        facts = {"name": case.name, "spacing_mm": case.spacing_mm, "real": case.real, "pseudo": case.pseudo}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        arrays: dict[str, NDArray] = {"hu": np.ascontiguousarray(case.hu), "labels": np.ascontiguousarray(case.labels)}
+        with replacing(path) as partial:
+            safetensors.numpy.save_file(arrays, partial, {"facts": json.dumps(facts)})
+    with safetensors.safe_open(path, "pt") as file:
+        facts = json.loads(file.metadata()["facts"])
+        hu, labels = (file.get_tensor(name).numpy() for name in ("hu", "labels"))
+    return LungCase(hu=hu, labels=labels, **facts | {"spacing_mm": tuple(facts["spacing_mm"])})
+
+
 def save_cases(path: Path, cases: Sequence[LungCase]) -> None:
     """Write cases to one compressed .npz, so that training needs no image library."""
     arrays: dict[str, NDArray] = {}
     facts = []
     for i, case in enumerate(cases):
         arrays[f"hu_{i}"], arrays[f"labels_{i}"] = case.hu, case.labels
-        facts.append({"name": case.name, "spacing_mm": case.spacing_mm, "real": case.real})
+        facts.append({"name": case.name, "spacing_mm": case.spacing_mm, "real": case.real, "pseudo": case.pseudo})
     np.savez_compressed(path, facts=np.array(json.dumps(facts)), **arrays)  # type: ignore[arg-type]
 
 
@@ -236,11 +320,20 @@ def load_cases(path: Path) -> list[LungCase]:
     with np.load(path, allow_pickle=False) as stored:
         return [
             LungCase(
-                name=fact["name"],
                 hu=stored[f"hu_{i}"],
                 labels=stored[f"labels_{i}"],
-                spacing_mm=tuple(fact["spacing_mm"]),
-                real=fact["real"],
+                **fact | {"spacing_mm": tuple(fact["spacing_mm"])},
             )
             for i, fact in enumerate(json.loads(str(stored["facts"])))
         ]
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file to write in place of `path`, which it becomes when all is written: a kill leaves the old one."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.touch()
+    mode = partial.stat().st_mode
+    yield partial
+    partial.chmod(mode)  # safetensors makes files that only their owner can read
+    partial.replace(path)
