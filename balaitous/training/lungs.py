@@ -1,15 +1,16 @@
 """Training of the lung U-Net: labelled volumes in, weights that label lungs also where they are full of disease out.
 
-The network sees axial slices as the method makes them (body box, 256×256), augmented, of volumes from
-`training/lung_cases.py`: as they are, and with synthetic disease in the lungs while the labels stay. That is what
-teaches it that consolidation is lung (Hofmanninger et al. 2020, doi:10.1186/s41747-020-00173-2: lung segmentation is a
-question of data diversity, not of methodology). Cross-entropy and Dice, AdamW, cosine schedule, moving average of the
-weights. Every step draws from its own seed, so that an interrupted run that is resumed ends with the same weights as
-one that was not.
+The network sees axial slices as the method makes them (body box, 256×256), augmented (`training/lung_slices.py`), of
+volumes from `training/lung_cases.py`: as they are, and with synthetic disease in the lungs while the labels stay. That
+is what teaches it that consolidation is lung (Hofmanninger et al. 2020, doi:10.1186/s41747-020-00173-2: lung
+segmentation is a question of data diversity, not of methodology). Cross-entropy and Dice, AdamW, cosine schedule,
+moving average of the weights. Every step draws from its own seed, so that an interrupted run that is resumed ends with
+the same weights as one that was not.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections.abc import Sequence
@@ -17,138 +18,41 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
-from balaitous.ct.lungs import AIR_HU, LEFT, RIGHT, UNET_GRID, WINDOW_HU, body_box, segment_lungs
+from balaitous.ct.lungs import LEFT, RIGHT, UNET_GRID, segment_lungs
+from balaitous.errors import WeightsError
+from balaitous.networks.loading import build_network, load_strictly
 from balaitous.networks.runtime import Chunker, TorchNetwork
 from balaitous.networks.unet import UNet
 from balaitous.severity.features import label_crops
-from balaitous.training.lung_cases import IGNORE, LungCase, with_disease
+from balaitous.training.lung_cases import IGNORE, LungCase, kept_case, replacing, with_disease
+from balaitous.training.lung_resume import (
+    CHECKPOINT_FILE,
+    CURVE_FILE,
+    begin,
+    fingerprint,
+    loss_curve,
+    read_checkpoint,
+    state_digest,
+)
+from balaitous.training.lung_slices import draw_slice
+from balaitous.weights.bundle import find_bundle, open_bundle
+from balaitous.weights.pack import read_state, unet_from
 
 log = logging.getLogger(__name__)
 
+WEIGHTS_FILE, DICE_FILE = "lung_unet.safetensors", "dice.csv"
+CHECKPOINT_STEPS = 50  # between two checkpoints
+WIDTH = 16  # channels of the first level of a new U-Net; R231 has 64
 WARMUP_STEPS = 40
 EMA_DECAY = 0.99
 COARSE_SHARE = 0.6  # of the steps run at half resolution, four times cheaper
-
-
-# --- slices -----------------------------------------------------------------------------------------------------------
-
-
-def draw_slice(case: LungCase, rng: np.random.Generator, grid: int) -> tuple[Tensor, Tensor]:
-    """One augmented axial slice at the network's input.
-
-    Returns
-    -------
-    image, labels
-        (1, grid, grid) float32 in [0, 1]; (grid, grid) int64 of 0, 1, 2, 255
-    """
-    with_lung = np.flatnonzero(((case.labels == RIGHT) | (case.labels == LEFT)).any(axis=(1, 2)))
-    low, high = with_lung[0], with_lung[-1]
-    where = rng.random()
-    if where < 0.2:  # the ends are few and hard
-        k = min(max(int(rng.choice([low, high]) + rng.integers(-4, 5)), 0), len(case.hu) - 1)
-    else:  # neck and belly hold air that is no lung
-        k = int(rng.integers(len(case.hu)) if where < 0.4 else rng.integers(low, high + 1))
-    hu, labels = case.hu[k].astype(np.float32), case.labels[k]
-
-    if rng.random() < 0.12:
-        hu, labels = narrow_view(hu, labels, rng)
-    rows, columns = body_box(hu) if rng.random() < 0.93 else (slice(0, hu.shape[0]), slice(0, hu.shape[1]))
-    image, target = augment_geometry(
-        torch.from_numpy(hu), torch.from_numpy(labels.astype(np.float32)), (rows, columns), rng, grid
-    )
-    return augment_intensity(image, rng), target
-
-
-def narrow_view(
-    hu: NDArray[np.float32], labels: NDArray[np.uint8], rng: np.random.Generator
-) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Cut a slice (Y, X) to a circular field of view that just holds the lungs, or just does not."""
-    lung = np.argwhere((labels == RIGHT) | (labels == LEFT))
-    if len(lung) == 0:
-        return hu, labels
-    low, high = lung.min(axis=0), lung.max(axis=0)
-    y, x = (low + high) / 2 + rng.normal(0, 4, 2)
-    radius = max(float(np.linalg.norm(high - low)) / 2 * rng.uniform(0.8, 1.1), 30)
-    rows, columns = np.ogrid[: hu.shape[0], : hu.shape[1]]
-    outside = np.square(rows - y) + np.square(columns - x) > radius**2
-    return np.where(outside, np.float32(AIR_HU), hu), np.where(outside, 0, labels).astype(np.uint8)
-
-
-def augment_geometry(
-    hu: Tensor, labels: Tensor, box: tuple[slice, slice], rng: np.random.Generator, grid: int, strength: float = 1.0
-) -> tuple[Tensor, Tensor]:
-    """Resize the box of a slice to the grid while it is jittered, rotated, scaled and, half the time, mirrored.
-
-    A mirror image swaps right and left, so labels 1 and 2 change places. With `strength` 0 nothing is random and the
-    result is the method's own resize.
-
-    Parameters
-    ----------
-    hu, labels : (Y, X) float32
-    box : rows, columns of the body
-
-    Returns
-    -------
-    (1, grid, grid) HU; (grid, grid) int64 labels
-    """
-    rows, columns = box
-    half_y, half_x = (rows.stop - 1 - rows.start) / 2, (columns.stop - 1 - columns.start) / 2
-    angle = math.radians(8) * strength * rng.normal()
-    scale_y, scale_x = 1 + strength * 0.08 * rng.normal(size=2)
-    shift_y, shift_x = strength * 0.05 * rng.normal(size=2)
-    mirrored = strength > 0 and rng.random() < 0.5
-    if mirrored:
-        scale_x = -scale_x
-    # Output coordinates in [−1, 1] → voxel offsets from the box's centre; rotation is done in voxels, so it is rigid.
-    steps = torch.linspace(-1, 1, grid)
-    v, u = torch.meshgrid(steps, steps, indexing="ij")
-    y, x = (v * scale_y + shift_y) * half_y, (u * scale_x + shift_x) * half_x
-    cos, sin = math.cos(angle), math.sin(angle)
-    y, x = cos * y - sin * x + rows.start + half_y, sin * y + cos * x + columns.start + half_x
-    height, width = hu.shape
-    at = torch.stack([2 * x / (width - 1) - 1, 2 * y / (height - 1) - 1], dim=-1)[None]
-    # grid_sample reads 0 outside the image: shift HU so that 0 is air.
-    image = F.grid_sample((hu - AIR_HU)[None, None], at, mode="bilinear", align_corners=True)[0] + AIR_HU
-    target = F.grid_sample(labels[None, None], at, mode="nearest", align_corners=True)[0, 0].long()
-    return image, swap_sides(target) if mirrored else target
-
-
-def swap_sides(labels: Tensor) -> Tensor:
-    """Labels of the mirror image: right becomes left; background and unknown stay."""
-    return torch.where((labels == RIGHT) | (labels == LEFT), RIGHT + LEFT - labels, labels)
-
-
-def augment_intensity(hu: Tensor, rng: np.random.Generator) -> Tensor:
-    """Scanner variety: kernel (blur, or sharpening with its ringing), noise, calibration; HU in, [0, 1] out.
-
-    Parameters
-    ----------
-    hu : (1, H, W)
-    """
-    image = hu[None]
-    if rng.random() < 0.3:  # low resolution
-        small = max(int(hu.shape[-1] * rng.uniform(0.35, 0.8)), 16)
-        image = F.interpolate(image, size=(small, small), mode="bilinear", align_corners=True)
-        image = F.interpolate(image, size=hu.shape[-2:], mode="bicubic", align_corners=True)
-    if rng.random() < 0.35:  # positive: sharpen, with overshoot at borders; negative: blur
-        smooth = F.avg_pool2d(image, 3, stride=1, padding=1, count_include_pad=False)
-        image = image + rng.uniform(-0.8, 1.2) * (image - smooth)
-    if rng.random() < 0.6:
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        noise = torch.randn(image.shape, generator=generator)
-        if rng.random() < 0.5:
-            noise = F.avg_pool2d(noise, 3, stride=1, padding=1) * 2.5
-        image = image + rng.exponential(25) * noise
-    if rng.random() < 0.5:
-        image = image * rng.normal(1, 0.04) + rng.normal(0, 25)
-    low, high = WINDOW_HU
-    return (image[0].clamp(low, high) - low) / (high - low)
 
 
 def unet_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -183,96 +87,171 @@ def train_lungs(
     steps: int = 2000,
     batch: int = 12,
     learning_rate: float = 3e-3,
-    width: int = 16,
+    width: int | None = None,
     depth: int = 5,
     grid: int = UNET_GRID,
     variants: int = 4,
     seed: int = 0,
+    start: UNet | None = None,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
-    checkpoint_every: int = 200,
 ) -> UNet:
-    """Train a lung U-Net from scratch; with a checkpoint in `out`, go on from there.
+    """Train a lung U-Net; a training that was interrupted goes on from what it left in `out`.
 
     Parameters
     ----------
-    cases : labelled volumes; half of every batch is drawn from the real ones, half from the phantoms
-    out : folder for ``checkpoint.pt`` and, at the end, ``lung_unet.safetensors`` (float16)
+    cases : labelled volumes, each of its own name, in any order; half of every batch is drawn from the real ones, half
+        from the phantoms
+    out : folder for the weights ``lung_unet.safetensors``, the loss of every step ``loss.csv``, settings and cases
+        ``training.json``, and what a resumed training needs: ``checkpoint.pt`` and ``diseased/``
     steps, batch, learning_rate : of the optimiser; the first 60 % of the steps run at half resolution
-    width, depth : of the U-Net
+    width, depth : of a new U-Net (width 16 if None)
     grid : pixels of the network's input along each side
     variants : versions with disease of every real case that are drawn beside the case as it is
-    dtype : of the forward pass; bfloat16 halves the time where the processor has it
     seed : the same seed gives the same weights on the same machine
-    checkpoint_every : steps between checkpoints
+    start : a trained U-Net to go on from, instead of a new one; it is left as it is
+    dtype : of the forward pass; bfloat16 halves the time where the processor has it
+
+    Returns
+    -------
+    the moving average of the weights, as it is stored
 
     Raises
     ------
-    ValueError : no cases, or a case without lung
+    ValueError : no cases, two of one name or one without lung; `width` for a U-Net that has one; `out` holds a training
+        with other settings or cases; or the loss became infinite
+    WeightsError : the checkpoint in `out` is damaged
     """
-    if not cases:
-        raise ValueError("train_lungs needs at least one labelled volume. Got none.")
-    for case in cases:
-        if not np.isin(case.labels, (RIGHT, LEFT)).any():
-            raise ValueError(f"every case must have lung labels 1 and 2. {case.name} has none.")
-    out.mkdir(parents=True, exist_ok=True)
-    pools = diseased_pools(cases, variants, seed)
+    check_cases(cases)
     device = torch.device(device)
+    cases = sorted(cases, key=lambda case: case.name)
+    names = [case.name for case in cases]
+    digests = [fingerprint(case) for case in cases]
+    network = new_network(width, depth, seed) if start is None else started(start, width)
+    record = {
+        "steps": steps,
+        "batch": batch,
+        "learning_rate": learning_rate,
+        "width": network.last.in_channels,
+        "depth": len(network.down_path),
+        "grid": grid,
+        "variants": variants,
+        "seed": seed,
+        "start": None if start is None else state_digest(start),
+        "dtype": str(dtype),
+        "cases": dict(zip(names, digests, strict=True)),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    begin(out, record)
+    pools = diseased_pools(cases, digests, variants, seed, out / "diseased")
 
-    torch.manual_seed(seed)
-    network = UNet(classes=3, depth=depth, width=width).train()
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=1e-3)
     average = {key: tensor.detach().clone() for key, tensor in network.state_dict().items()}
-    start = 0
-    checkpoint = out / "checkpoint.pt"
+    done = 0
+    checkpoint = out / CHECKPOINT_FILE
     if checkpoint.exists():
-        stored = torch.load(checkpoint, map_location=device, weights_only=True)
+        stored = read_checkpoint(checkpoint, device)
         network.load_state_dict(stored["network"])
         optimiser.load_state_dict(stored["optimiser"])
-        average, start = stored["average"], stored["step"]
-        log.info("resuming at step %d of %d", start, steps)
+        average, done = stored["average"], stored["step"]
+        log.info("going on after step %d of %d", done, steps)
 
-    for step in range(start, steps):
-        rng = np.random.default_rng((seed, step))
-        now = grid // 2 if step < COARSE_SHARE * steps else grid
-        count = batch if now == grid else 2 * batch
-        drawn = [draw_slice(pick(pools, rng), rng, now) for _ in range(count)]
-        images = torch.stack([image for image, _ in drawn]).to(device, memory_format=torch.channels_last)
-        labels = torch.stack([target for _, target in drawn]).to(device)
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate * learning_rate_factor(step, steps)
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            logits = network(images)
-        loss = unet_loss(logits.float(), labels)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step()
-        update_average(average, network, min(EMA_DECAY, (1 + step) / (10 + step)))
-        if (step + 1) % checkpoint_every == 0 or step + 1 == steps:
-            log.info("step %d of %d: loss %.4f", step + 1, steps, loss.item())
-            state = {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "average": average}
-            partial = checkpoint.with_suffix(".partial")
-            torch.save({**state, "step": step + 1}, partial)
-            partial.replace(checkpoint)
+    with loss_curve(out / CURVE_FILE, done) as curve:
+        for step in range(done, steps):
+            rate = learning_rate * learning_rate_factor(step, steps)
+            images, labels = draw_batch(pools, step, steps, batch=batch, grid=grid, seed=seed)
+            loss = take_step(network, optimiser, rate, images.to(device), labels.to(device), dtype)
+            if not math.isfinite(loss):
+                raise ValueError(f"learning_rate must be lower than {rate:.3g}: the loss is {loss} at step {step + 1}.")
+            update_average(average, network, min(EMA_DECAY, (1 + step) / (10 + step)))
+            curve.write(f"{step + 1},{loss:.6g},{rate:.6g}\n")
+            if (step + 1) % CHECKPOINT_STEPS == 0 or step + 1 == steps:
+                log.info("step %d of %d: loss %.4f", step + 1, steps, loss)
+                state = {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "average": average}
+                with replacing(checkpoint) as unfinished:
+                    torch.save({**state, "step": step + 1}, unfinished)
 
     network.load_state_dict(average)
-    weights = {key: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in average.items()}
-    save_file({key: tensor.cpu().contiguous() for key, tensor in weights.items()}, out / "lung_unet.safetensors")
+    with replacing(out / WEIGHTS_FILE) as unfinished:
+        save_file({key: tensor.cpu().contiguous() for key, tensor in average.items()}, unfinished)
     return network.eval()
 
 
-def diseased_pools(cases: Sequence[LungCase], variants: int, seed: int) -> list[list[LungCase]]:
-    """The real cases and the phantoms, each with its versions with disease; two lists, or one if a kind is missing."""
+def check_cases(cases: Sequence[LungCase]) -> None:
+    """Raise ValueError for cases that cannot be trained on."""
+    if not cases:
+        raise ValueError("train_lungs needs at least one labelled volume. Got none.")
+    names = set()
+    for case in cases:
+        if not np.isin(case.labels, (RIGHT, LEFT)).any():
+            raise ValueError(f"every case must have lung labels 1 and 2. {case.name} has none.")
+        if case.name in names:
+            raise ValueError(f"every case must have a name of its own. Got {case.name} twice.")
+        names.add(case.name)
+
+
+def new_network(width: int | None, depth: int, seed: int) -> UNet:
+    """A U-Net with random weights, ready to train."""
+    torch.manual_seed(seed)
+    return UNet(classes=3, depth=depth, width=WIDTH if width is None else width).train()
+
+
+def started(start: UNet, width: int | None) -> UNet:
+    """A copy of a trained U-Net, ready to train on."""
+    if width is not None:
+        raise ValueError(f"width is that of the U-Net to start from. Got {width} as well: leave it out.")
+    return copy.deepcopy(start).float().requires_grad_(True).train()
+
+
+def draw_batch(
+    pools: Sequence[Sequence[LungCase]], step: int, steps: int, *, batch: int, grid: int, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Images (B, 1, grid, grid) and labels (B, grid, grid) of a step; early ones are twice as many at half the grid."""
+    rng = np.random.default_rng((seed, step))
+    if step < COARSE_SHARE * steps:
+        batch, grid = 2 * batch, grid // 2
+    drawn = [draw_slice(pick(pools, rng), rng, grid) for _ in range(batch)]
+    return torch.stack([image for image, _ in drawn]), torch.stack([target for _, target in drawn])
+
+
+def take_step(
+    network: UNet, optimiser: torch.optim.Optimizer, rate: float, images: Tensor, labels: Tensor, dtype: torch.dtype
+) -> float:
+    """Improve the network on a batch; returns its loss before that."""
+    with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
+        logits = network(images.contiguous(memory_format=torch.channels_last))
+    loss = unet_loss(logits.float(), labels)
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    optimiser.step()
+    return loss.item()
+
+
+def diseased_pools(
+    cases: Sequence[LungCase], digests: Sequence[str], variants: int, seed: int, folder: Path
+) -> list[list[LungCase]]:
+    """The real cases and the phantoms, each with its versions with disease; two lists, or one if a kind is missing.
+
+    The versions are kept in the folder: they take a second each to make, and would not fit into memory.
+    """
     pools: list[list[LungCase]] = []
     for kind in (True, False):
-        pool = [case for case in cases if case.real is kind]
-        rng = np.random.default_rng((seed, kind, 1))
-        # A phantom costs nothing: another anatomy is worth more than another version of this one.
-        diseased = [with_disease(case, rng) for case in pool for _ in range(variants if kind else 1)]
+        pool = []
+        for case, digest in zip(cases, digests, strict=True):
+            if case.real is kind:
+                pool.append(case)
+                # A phantom costs nothing: another anatomy is worth more than another version of this one.
+                for i in range(variants if kind else 1):
+                    rng = np.random.default_rng((seed, int(digest, 16), i))
+                    pool.append(
+                        kept_case(folder / f"{digest}-{seed}-{i}.safetensors", partial(with_disease, case, rng))
+                    )
         if pool:
-            pools.append(pool + diseased)
+            pools.append(pool)
     return pools
 
 
@@ -295,6 +274,28 @@ def update_average(average: dict[str, Tensor], network: UNet, decay: float) -> N
             average[key].lerp_(tensor, 1 - decay)
         else:
             average[key].copy_(tensor)
+
+
+def read_unet(weights: str) -> UNet:
+    """A trained lung U-Net: of a bundle (its name or folder), or of a .pth or .safetensors file in the layout of R231.
+
+    Raises
+    ------
+    WeightsError : missing, damaged, or not a U-Net for two lungs
+    """
+    if Path(weights).suffix in (".pth", ".safetensors"):
+        state, architecture = unet_from(read_state(weights), source=weights)
+    else:
+        bundle = open_bundle(find_bundle(weights))
+        state, architecture = bundle.load_state("lung_unet"), dict(bundle.networks["lung_unet"].architecture)
+    if architecture["classes"] != 3:
+        raise WeightsError(
+            f"{weights}: expected a U-Net with 3 classes (background, right, left), found {architecture['classes']}."
+        )
+    network = build_network(architecture)
+    assert isinstance(network, UNet)
+    load_strictly(network, state, source=weights)
+    return network
 
 
 # --- evaluation -------------------------------------------------------------------------------------------------------
@@ -328,3 +329,19 @@ def dice(found: NDArray, truth: NDArray) -> dict[str, float]:
 def evaluate_lungs(network: UNet, cases: Sequence[LungCase]) -> dict[str, dict[str, float]]:
     """Dice per case, by the case's name."""
     return {case.name: dice(label_with(network, case.hu), case.labels) for case in cases}
+
+
+def write_dice(network: UNet, cases: Sequence[LungCase], out: Path) -> str:
+    """Measure Dice of every case and write ``dice.csv``: ``PatientID,labels,lungs,right,left``.
+
+    Returns
+    -------
+    the table for people, with means
+    """
+    kinds = [{"PatientID": case.name, "labels": "pseudo-mask" if case.pseudo else "mask"} for case in cases]
+    scores = evaluate_lungs(network, cases)
+    table = pd.DataFrame([kind | scores[kind["PatientID"]] for kind in kinds])
+    with replacing(out / DICE_FILE) as unfinished:
+        table.to_csv(unfinished, index=False)
+    mean = {"PatientID": "mean", "labels": "", **table[["lungs", "right", "left"]].mean()}
+    return pd.concat([table, pd.DataFrame([mean])]).to_string(index=False, float_format="%.4f")
