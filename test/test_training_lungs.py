@@ -1,38 +1,51 @@
 """Training of the lung U-Net: labels, augmentation, and a short run that learns and resumes exactly."""
 
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from tiny_checkpoints import unet_state, write_checkpoints
 
+from balaitous.cli import main
 from balaitous.ct.lungs import UNET_GRID, body_box, body_crops
 from balaitous.ct.phantom import make_phantom
+from balaitous.ct.volume import write_mha
+from balaitous.errors import WeightsError
 from balaitous.networks.unet import UNet
 from balaitous.severity.features import windowed
 from balaitous.training.lung_cases import (
     IGNORE,
     LungCase,
+    kept_case,
     load_cases,
     pseudo_labels,
     save_cases,
     split_sides,
     with_disease,
 )
+from balaitous.training.lung_slices import augment_geometry, augment_intensity, draw_slice, swap_sides
 from balaitous.training.lungs import (
-    augment_geometry,
     dice,
-    draw_slice,
+    diseased_pools,
     evaluate_lungs,
-    swap_sides,
+    read_unet,
+    take_step,
     train_lungs,
     unet_loss,
 )
+from balaitous.weights.pack import pack
 
 SPACING_MM = (4.0, 4.0, 10.0)
 
@@ -51,7 +64,7 @@ def cases() -> list[LungCase]:
 
 
 def test_pseudo_labels_find_the_lungs_of_a_phantom():
-    phantom = make_phantom(5, spacing_mm=(2.0, 2.0, 5.0))
+    phantom = make_phantom(5, spacing_mm=(3.0, 3.0, 5.0))
     labels = pseudo_labels(phantom.ct.hu, phantom.ct.spacing_mm)
     assert set(np.unique(labels)) <= {0, 1, 2, IGNORE}
     found = dice(np.where(labels == IGNORE, 0, labels), phantom.lungs)
@@ -83,6 +96,16 @@ def test_cases_come_back_from_the_cache_as_they_were(cases, tmp_path: Path):
         assert (back.name, back.spacing_mm, back.real) == (case.name, case.spacing_mm, case.real)
 
 
+def test_a_case_is_made_once_and_kept(cases, tmp_path: Path):
+    path = tmp_path / "folder/case.safetensors"
+    for make in (lambda: cases[0], lambda: pytest.fail("it was there")):
+        case = kept_case(path, make)
+        assert np.array_equal(case.hu, cases[0].hu)
+        assert np.array_equal(case.labels, cases[0].labels)
+        assert (case.name, case.spacing_mm, case.real, case.pseudo) == ("case_21", SPACING_MM, True, False)
+    assert [each.name for each in path.parent.iterdir()] == ["case.safetensors"]
+
+
 # --- augmentation
 
 
@@ -93,6 +116,20 @@ def test_disease_changes_the_lungs_and_not_the_labels(cases):
     inside = case.labels > 0
     assert ill.hu[inside].mean() > case.hu[inside].mean() + 20
     assert np.array_equal(ill.hu[:, :5], case.hu[:, :5])
+
+
+def test_most_of_what_is_drawn_from_has_disease_of_its_own(cases, tmp_path):
+    real, phantoms = diseased_pools(cases, ["a", "b"], 3, 0, tmp_path)
+    assert [case.name for case in real] == ["case_21"] * 4
+    assert [case.name for case in phantoms] == ["case_22"] * 2
+    assert len({case.hu.tobytes() for case in real}) == 4
+    assert all(np.array_equal(case.labels, cases[0].labels) for case in real)
+
+
+def test_noise_reaches_the_lung():
+    lung = torch.full((1, 64, 64), -850.0)
+    deviations = [augment_intensity(lung, np.random.default_rng(seed)).std().item() for seed in range(40)]
+    assert 10 < sum(deviation * 1624 > 5 for deviation in deviations) < 30  # in HU; others stay clean
 
 
 @given(st.lists(st.sampled_from([0, 1, 2, IGNORE]), min_size=1))
@@ -190,24 +227,107 @@ def test_thirty_steps_lower_the_loss(trained, cases, tmp_path):
     assert batch_loss(network, cases) < 0.8 * batch_loss(untrained, cases)
 
 
-def test_a_resumed_run_ends_with_the_same_weights(trained, cases, tmp_path, monkeypatch):
-    network, _ = trained
-    calls = 0
+class Killed(BaseException):
+    """Stands for a kill: nothing catches it."""
 
-    def loss_until_interrupted(logits, labels):
-        nonlocal calls
-        calls += 1
-        if calls == 18:
-            raise KeyboardInterrupt
-        return unet_loss(logits, labels)
 
+def killed_at(call: int, function):
+    """The function, until it is called for the n-th time."""
+    calls = iter(range(1, 10_000))
+
+    def until(*arguments):
+        if next(calls) == call:
+            raise Killed
+        return function(*arguments)
+
+    return until
+
+
+@pytest.mark.parametrize(
+    ("where", "function", "call"),
+    [
+        ("take_step", take_step, 3),  # before the first checkpoint
+        ("take_step", take_step, 18),  # between two
+        ("torch.save", torch.save, 2),  # while one is written
+        ("save_file", save_file, 1),  # while the weights are
+    ],
+)
+def test_a_training_that_is_killed_ends_with_the_same_weights_and_curve(
+    where, function, call, trained, cases, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("balaitous.training.lungs.CHECKPOINT_STEPS", 10)
     with monkeypatch.context() as patched:
-        patched.setattr("balaitous.training.lungs.unet_loss", loss_until_interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            train_lungs(cases, tmp_path, **TINY, checkpoint_every=10)
-    resumed = train_lungs(cases, tmp_path, **TINY, checkpoint_every=10)
-    for (name, tensor), other in zip(network.state_dict().items(), resumed.state_dict().values(), strict=True):
-        assert torch.equal(tensor, other), name
+        patched.setattr(f"balaitous.training.lungs.{where}", killed_at(call, function))
+        with pytest.raises(Killed):
+            train_lungs(cases, tmp_path, **TINY)
+    assert not (tmp_path / "lung_unet.safetensors").exists()
+    network, out = trained
+    resumed = train_lungs(cases[::-1], tmp_path, **TINY)
+    assert same(network, resumed)
+    for name in ("loss.csv", "lung_unet.safetensors", "training.json"):
+        assert (tmp_path / name).read_bytes() == (out / name).read_bytes()
+
+
+def same(network: UNet, other: UNet) -> bool:
+    pairs = zip(network.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(tensor, twin) for tensor, twin in pairs)
+
+
+def test_the_loss_of_every_step_is_written(trained):
+    curve = pd.read_csv(trained[1] / "loss.csv")
+    assert curve.step.tolist() == list(range(1, 31))
+    assert np.isfinite(curve.loss).all()
+    assert curve.learning_rate.max() <= TINY["learning_rate"]
+
+
+@pytest.mark.parametrize(
+    ("settings_", "change", "says"),
+    [
+        ({"steps": 31}, lambda cases: cases, r"steps 31 \(was 30\)\. Go on with"),
+        ({"seed": 4, "variants": 2}, lambda cases: cases, r"variants 2 \(was 1\), seed 4 \(was 3\)"),
+        ({}, lambda cases: cases[:1], r"case case_22 absent \(was \w+\)"),
+        ({}, lambda cases: [replace(cases[0], hu=cases[0].hu + 1), cases[1]], r"case case_21 \w+ \(was \w+\)"),
+    ],
+)
+def test_other_settings_or_cases_do_not_mix_with_a_training_that_is_there(settings_, change, says, trained, cases):
+    before = {path.name: path.read_bytes() for path in trained[1].iterdir() if path.is_file()}
+    with pytest.raises(ValueError, match=says):
+        train_lungs(change(cases), trained[1], **TINY | settings_)
+    assert {path.name: path.read_bytes() for path in trained[1].iterdir() if path.is_file()} == before
+
+
+def test_a_damaged_checkpoint_is_named(trained, cases, tmp_path):
+    (tmp_path / "training.json").write_bytes((trained[1] / "training.json").read_bytes())
+    (tmp_path / "checkpoint.pt").write_bytes(b"")
+    with pytest.raises(WeightsError, match=r"checkpoint\.pt: expected the checkpoint .*Remove it"):
+        train_lungs(cases, tmp_path, **TINY)
+
+
+def test_training_can_start_from_weights_and_leaves_them_as_they_were(trained, cases, tmp_path):
+    start = read_unet(str(trained[1] / "lung_unet.safetensors"))
+    assert same(start, trained[0])
+    network = train_lungs(cases, tmp_path, **TINY | {"width": None, "steps": 2, "learning_rate": 1e-6}, start=start)
+    assert same(start, trained[0])
+    assert not same(network, start)
+    assert abs(batch_loss(network, cases) - batch_loss(start.eval(), cases)) < 0.1
+    with pytest.raises(ValueError, match="width is that of the U-Net to start from"):
+        train_lungs(cases, tmp_path, **TINY, start=start)
+
+
+def test_weights_to_start_from_are_those_of_a_bundle_or_a_file(tmp_path):
+    assert read_unet("mini").last.in_channels == 16
+    torch.save(unet_state(), tmp_path / "r231.pth")
+    assert read_unet(str(tmp_path / "r231.pth")).last.in_channels == 4
+    torch.save(UNet(classes=6, depth=2, width=2).state_dict(), tmp_path / "lobes.pth")
+    with pytest.raises(WeightsError, match=r"expected a U-Net with 3 classes .* found 6"):
+        read_unet(str(tmp_path / "lobes.pth"))
+    with pytest.raises(WeightsError, match="nowhere"):
+        read_unet(str(tmp_path / "nowhere.pth"))
+
+
+def test_a_training_that_diverges_says_so(cases, tmp_path):
+    with pytest.raises(ValueError, match=r"learning_rate must be lower than .*: the loss is nan at step \d+"):
+        train_lungs(cases, tmp_path, **TINY | {"learning_rate": 1e30})
 
 
 def test_the_stored_weights_are_those_of_the_network(trained):
@@ -215,8 +335,7 @@ def test_the_stored_weights_are_those_of_the_network(trained):
     stored = load_file(out / "lung_unet.safetensors")
     state = network.state_dict()
     assert set(stored) == set(state)
-    for key, tensor in stored.items():
-        assert torch.equal(tensor, state[key].half() if state[key].is_floating_point() else state[key])
+    assert all(torch.equal(tensor, state[key]) for key, tensor in stored.items())
 
 
 def test_evaluation_names_every_case(cases):
@@ -232,3 +351,98 @@ def test_cases_without_lung_are_refused(cases, tmp_path):
         train_lungs([empty], tmp_path, **TINY)
     with pytest.raises(ValueError, match="at least one labelled volume"):
         train_lungs([], tmp_path, **TINY)
+    with pytest.raises(ValueError, match="Got case_21 twice"):
+        train_lungs([cases[0], cases[0]], tmp_path, **TINY)
+
+
+# --- the command
+
+# Ends itself without a word at the third step, after the checkpoint of the second.
+KILLED = """
+import os, signal, sys
+from balaitous.cli import main
+from balaitous.training import lungs
+lungs.CHECKPOINT_STEPS = 2
+take_step, taken = lungs.take_step, []
+def until_killed(*arguments):
+    taken.append(1)
+    if len(taken) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return take_step(*arguments)
+lungs.take_step = until_killed
+main(sys.argv[1:])
+"""
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory) -> Path:
+    """A folder with three scans: one with a mask, one without, one that is damaged."""
+    folder = tmp_path_factory.mktemp("scans")
+    for seed in (31, 32):
+        phantom = make_phantom(seed, spacing_mm=(4.0, 4.0, 10.0), size=(84, 70, 8))
+        write_mha(folder / f"p{seed}.mha", phantom.ct)
+        if seed == 31:
+            write_mha(folder / "p31_lungmask.mha", replace(phantom.ct, hu=phantom.lungs))
+    (folder / "damaged.nii").write_bytes(b"no scan")
+    return folder
+
+
+def lungs_command(scans: Path, out: Path, *more: str) -> list[str]:
+    size = ["--batch", "1", "--width", "2", "--variants", "1", "--steps", "3", "--device", "cpu"]
+    return ["train", "lungs", "--data", str(scans), "--held-out", "p32", "--out", str(out), *size, *more]
+
+
+@pytest.mark.usefixtures("logging_as_it_was")
+def test_the_command_goes_on_after_a_kill_and_writes_weights_that_can_be_packed(scans, tmp_path, capsys):
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    child = subprocess.run(
+        [sys.executable, "-c", KILLED, *lungs_command(scans, killed)],
+        *(), cwd=ROOT, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert child.returncode == -signal.SIGKILL, child.stderr
+    assert "damaged: left out: " in child.stderr
+    assert (killed / "checkpoint.pt").exists()
+    assert not (killed / "lung_unet.safetensors").exists()
+    for out in (killed, whole):
+        run(lungs_command(scans, out))
+    for name in ("lung_unet.safetensors", "loss.csv", "dice.csv"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
+
+    dice_table = pd.read_csv(whole / "dice.csv")
+    assert dice_table.columns.tolist() == ["PatientID", "labels", "lungs", "right", "left"]
+    assert dice_table[["PatientID", "labels"]].values.tolist() == [["p32", "pseudo-mask"]]
+    printed = capsys.readouterr().out
+    assert f"wrote {whole / 'lung_unet.safetensors'}" in printed
+    assert "p32 pseudo-mask" in printed
+    files = write_checkpoints(tmp_path / "others") | {"lung_unet": whole / "lung_unet.safetensors"}
+    bundle = pack(**files, out=tmp_path / "bundle", blocks_full=1, blocks_lung=1)
+    assert same(read_unet(str(bundle)), read_unet(str(files["lung_unet"])))
+
+    assert run(lungs_command(scans, whole, "--steps", "4")) == 2
+    assert "ERROR: " in (said := capsys.readouterr().err)
+    assert "steps 4 (was 3)" in said
+
+
+def run(arguments: list[str]) -> int:
+    """Exit code of a command."""
+    try:
+        return main(arguments) or 0
+    except SystemExit as exit_:
+        return int(exit_.code or 0)
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "says"),
+    [
+        ([], 2, "expected scans (--data), or phantoms alone"),
+        (["--phantoms", "1", "--precision", "int8"], 2, "precision must be one of fp32, bf16. Got 'int8'"),
+        (["--phantoms", "1", "--start", "mini", "--width", "3"], 2, "expected --width or --start, found both"),
+        (["--data", "nowhere"], 3, "no such file or folder: nowhere"),
+        (["--phantoms", "1", "--start", "nowhere"], 4, "weights 'nowhere': expected a weight bundle"),
+    ],
+)
+@pytest.mark.usefixtures("logging_as_it_was")
+def test_misuse_ends_in_one_line(more, code, says, tmp_path, capsys):
+    assert run(["train", "lungs", "--out", str(tmp_path), *more]) == code
+    assert says in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""``balaitous train``: heads on the features of a bundle's encoders, and encoders on slices without labels."""
+"""``balaitous train``: the heads, an encoder, or the lung U-Net."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import typer
 from balaitous.cli.console import (
     Device,
     Precision,
+    UsageError,
     Weights,
+    err,
     note_use,
     out,
     outcome_line,
@@ -25,12 +27,14 @@ if TYPE_CHECKING:
     from balaitous.cohort.run import Run
     from balaitous.cohort.table import Row
 
-train_app = typer.Typer(help="Train heads, or an encoder.", no_args_is_help=True)
+TRAINING_PRECISIONS = ("fp32", "bf16")
+
+train_app = typer.Typer(help="Train heads, an encoder or the lung U-Net on scans of your own.", no_args_is_help=True)
 
 
 @train_app.callback()
 def train() -> None:
-    """Train heads, or an encoder."""
+    """Train heads, an encoder or the lung U-Net on scans of your own."""
 
 
 @train_app.command("heads")
@@ -124,3 +128,69 @@ def show(run: Run, rows: Iterator[Row]) -> None:
             run.add(row)
             advance(outcome_line(row, single=False))
     show_summary(run.summary())
+
+
+@train_app.command("lungs")
+def train_lungs_command(
+    folder: Annotated[Path, typer.Option("--out", help="Folder for the weights, loss.csv and dice.csv.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV with columns path[,mask][,held_out][,unsure], or folder of scans, where <name>_lungmask or "
+            "<name>_mask beside a scan is its mask. A scan without a mask gets a pseudo-mask."
+        ),
+    ] = None,
+    held_out: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Scan to measure Dice on instead of training on it; may be repeated."),
+    ] = None,
+    phantoms: Annotated[int, typer.Option(min=0, help="Synthetic chests to train on as well.")] = 0,
+    start: Annotated[
+        str | None, typer.Option(help="U-Net to go on from: a bundle's name or folder, or a .pth or .safetensors file.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Batches; the first 60 % at half resolution.")] = 2000,
+    batch: Annotated[int, typer.Option(min=1, help="Slices in a batch.")] = 12,
+    learning_rate: Annotated[float, typer.Option(min=0, help="Highest; it warms up, then falls by a cosine.")] = 3e-3,
+    width: Annotated[
+        int | None, typer.Option(min=1, help="Channels of the first level. Default: 16, or that of START; R231 has 64.")
+    ] = None,
+    variants: Annotated[int, typer.Option(min=0, help="Versions of each scan with synthetic opacities.")] = 4,
+    seed: Annotated[int, typer.Option(min=0, help="Of the weights, the opacities and the augmentation.")] = 0,
+    device: Device = "auto",
+    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+) -> None:
+    """Train the lung U-Net on CTs with or without lung masks; interrupted, it goes on where it was."""
+    set_up_logging(verbose=True)
+    from balaitous.networks.runtime import choose_device, choose_precision
+    from balaitous.training.lung_data import list_lung_scans, prepare
+    from balaitous.training.lungs import WEIGHTS_FILE, read_unet, train_lungs, write_dice
+
+    if precision not in TRAINING_PRECISIONS:
+        raise UsageError(f"precision must be one of {', '.join(TRAINING_PRECISIONS)}. Got {precision!r} instead.")
+    if data is None and (held_out or not phantoms):
+        raise UsageError("expected scans (--data), or phantoms alone to try it out (--phantoms 20).")
+    if start and width is not None:
+        raise UsageError("expected --width or --start, found both. The U-Net to go on from has its own width.")
+    with usage_errors():
+        chosen = choose_device(device)
+        _, dtype = choose_precision(precision, chosen)
+        unet = read_unet(start) if start else None
+        cases = prepare(list_lung_scans(data, held_out or []) if data else [], folder / "cases", phantoms)
+        network = train_lungs(
+            cases.training,
+            folder,
+            steps=steps,
+            batch=batch,
+            learning_rate=learning_rate,
+            width=width,
+            variants=variants,
+            seed=seed,
+            start=unet,
+            device=chosen,
+            dtype=dtype,
+        )
+    out.print(f"wrote {folder / WEIGHTS_FILE}", markup=False)
+    if cases.held_out:
+        out.print(write_dice(network, cases.held_out, folder), markup=False)
+    else:
+        err.print("No Dice: no scan that can be used is held out. See --held-out, or the column held_out.")
