@@ -329,7 +329,7 @@ def test_a_heads_table_in_another_layout_is_refused(tmp_path, change, message):
 
 
 def test_parts_of_a_bundle_can_be_replaced(checkpoints, tmp_path):
-    base = open_bundle(pack(**checkpoints, out=tmp_path / "base", blocks_full=2, blocks_lung=1))
+    base = open_bundle(pack(**checkpoints, out=tmp_path / "base", blocks_full=2, blocks_lung=1, dtype="float16"))
     same = open_bundle(repack(base, tmp_path / "same", name=base.name))
     assert same.files == base.files
     other = open_bundle(repack(base, tmp_path / "other", encoder_lung=checkpoints["encoder_full"], licence="mine"))

@@ -20,6 +20,7 @@ from balaitous.severity.pipeline import Balaitous
 from balaitous.training.features import FeatureKeeper, begin_keeping
 from balaitous.training.phantoms import make_stoic_folder
 from balaitous.training.stoic import labelled, read_stoic
+from balaitous.weights.bundle import find_bundle, open_bundle
 from balaitous.weights.inventory import verify
 
 SCANS = 16
@@ -153,6 +154,7 @@ def test_heads_are_trained_evaluated_and_used_with_three_commands(stoic, kept, t
     new, old = (Balaitous(weights, device="cpu").predict(scan) for weights in (out / "bundle", "mini"))
     assert new.provenance.bundle == "ours"
     assert new.provenance.demonstration
+    assert open_bundle(out / "bundle").networks == open_bundle(find_bundle("mini")).networks, "the same bytes"
     assert np.array_equal(new.features["lung"], old.features["lung"])
     assert new.probability_covid != old.probability_covid
 

@@ -145,7 +145,10 @@ def pack_weights(
     encoder_lung: Annotated[Path | None, typer.Option(help="ViT for the lung alone: .pth or .safetensors.")] = None,
     heads: Annotated[Path | None, typer.Option(help="Logistic regressions: .npz, .csv or .safetensors.")] = None,
     base: Annotated[str | None, typer.Option(help="Bundle with the parts that are not given.")] = None,
-    dtype: Annotated[str, typer.Option(help="float32 or float16.")] = "float32",
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="float32 or float16. Default: as the parts of BASE and the files are, or float32."),
+    ] = None,
     blocks_full: Annotated[
         int | None,
         typer.Option(min=1, help="Blocks of encoder-full that run. Default: as in BASE, or 24 as published."),
@@ -182,7 +185,7 @@ def pack_weights(
                 encoder_lung,
                 heads,
                 folder,
-                dtype=dtype,
+                dtype=dtype or "float32",
                 blocks_full=blocks_full or 24,
                 blocks_lung=blocks_lung or 16,
                 licence=licence or "not stated",

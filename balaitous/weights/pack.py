@@ -113,7 +113,7 @@ def repack(
     encoder_full: str | Path | None = None,
     encoder_lung: str | Path | None = None,
     heads: str | Path | None = None,
-    dtype: str = "float32",
+    dtype: str | None = None,
     blocks_full: int | None = None,
     blocks_lung: int | None = None,
     name: str | None = None,
@@ -121,7 +121,7 @@ def repack(
 ) -> Path:
     """Make a bundle with other parts in place of some of a bundle's; arguments and errors are those of `pack`.
 
-    What is not given (also how many blocks of an encoder run, name apart) is as in `base`.
+    What is not given is as in `base`, and without `dtype` tensors stay as they are stored.
 
     Heads belong to their encoders: where an encoder is replaced and no heads are given, every probability is 0.5, until
     heads are trained on the new features.
@@ -170,7 +170,7 @@ def write_bundle(
     demonstration: bool,
     networks: Mapping[str, tuple[Mapping[str, Tensor], Mapping[str, Any]]],
     heads: Mapping[str, np.ndarray],
-    dtype: str = "float32",
+    dtype: str | None = None,
     training: Mapping[str, Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
 ) -> Path:
@@ -180,7 +180,7 @@ def write_bundle(
     ----------
     networks : for "lung_unet", "encoder_full" and "encoder_lung": (state dict, architecture) as in `NetworkRecord`
     heads : as `check_heads`; any floating type, and shapes that hold the same numbers, such as (1, features)
-    dtype : of the stored networks, "float32" or "float16"; heads stay float64
+    dtype : of the stored networks, "float32" or "float16"; None: as they are. Heads stay float64
     training, metrics : facts for ``bundle.json``; anything JSON can hold
 
     Raises
@@ -189,7 +189,7 @@ def write_bundle(
     WeightsError : the tensors do not fit the architecture, are not finite in that dtype, or cannot be written
     """
     out = free_folder(out)
-    if dtype not in DTYPES:
+    if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}. Got {dtype!r} instead.")
     architectures = {network: networks[network][1] for network in NETWORK_KINDS}
     numbers = check_heads(as_float64(heads), encoder_widths(architectures), source=f"heads of {name}")
@@ -198,7 +198,7 @@ def write_bundle(
         partial.mkdir(parents=True)
         records = {}
         for network, architecture in architectures.items():
-            state = _stored(networks[network][0], DTYPES[dtype], source=network)
+            state = _stored(networks[network][0], None if dtype is None else DTYPES[dtype], source=network)
             check_fit(build_network(architecture), state, source=network)
             safetensors.torch.save_file(state, partial / f"{network}.safetensors")
             fingerprint = _fingerprint(partial / f"{network}.safetensors")
@@ -302,10 +302,10 @@ def vit_from(state: Mapping[str, Tensor], blocks: int, *, source: str) -> tuple[
     return kept, architecture
 
 
-def _stored(state: Mapping[str, Tensor], dtype: torch.dtype, *, source: str) -> dict[str, Tensor]:
+def _stored(state: Mapping[str, Tensor], dtype: torch.dtype | None, *, source: str) -> dict[str, Tensor]:
     stored = {}
     for key, tensor in state.items():
-        target = dtype if tensor.is_floating_point() else tensor.dtype
+        target = dtype if dtype and tensor.is_floating_point() else tensor.dtype
         stored[key] = tensor.detach().to("cpu", target).contiguous()
         if not np.isfinite(stored[key].numpy()).all():
             raise WeightsError(f"{source}: {key} must be finite as {target}. Is the file damaged? Try dtype float32.")
