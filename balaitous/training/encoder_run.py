@@ -149,7 +149,8 @@ def train_encoder(
             ibot.teach(now["teacher_momentum"])
             step += 1
             if lead:
-                curves.add({**now, "class_loss": class_loss.item(), "patch_loss": patch_loss.item()}, step=step)
+                losses = {"class_loss": class_loss.item(), "patch_loss": patch_loss.item()}
+                curves.add({**now, **losses}, step=step)
                 epoch, left = divmod(step, schedule.steps_an_epoch)
                 if not left and (epoch % recipe.probe_epochs == 0 or step == schedule.steps):
                     if probed:
@@ -157,7 +158,7 @@ def train_encoder(
                     draw(out)
                 if checkpoint.is_due() or step == schedule.steps:
                     checkpoint.save(accelerator, ibot, optimizer, step)
-                    log.info("step %d of %d: losses %.3f, %.3f", step, schedule.steps, class_loss, patch_loss)
+                    log.info("step %d of %d: losses %.3f, %.3f", step, schedule.steps, *losses.values())
     accelerator.wait_for_everyone()
     if lead:
         save_file(ibot.encoder_state(), out / ENCODER_FILE)
