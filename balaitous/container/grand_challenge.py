@@ -18,13 +18,13 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import balaitous
-from balaitous.ct.patient import Patient, resolve
+from balaitous.container.inputs import INPUTS_FILE, SCANS_FOLDER, Told, read_inputs
 from balaitous.errors import BalaitousError, InputError, explain
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SCANS_FOLDER = "images/ct"
 PROBABILITY_FILES = {
     "probability-covid.json": "probability_covid",
     "probability-covid-19.json": "probability_covid",
@@ -78,7 +77,7 @@ def find_cases(input_dir: Path) -> list[Case]:
 
     Raises
     ------
-    InputError : if there is no scan, or ``inputs.json`` tells an age or sex that makes no sense
+    InputError : if there is no scan, or ``inputs.json`` is not what `read_inputs` expects
     """
     folder = input_dir / SCANS_FOLDER
     if folder.is_dir():
@@ -91,60 +90,46 @@ def find_cases(input_dir: Path) -> list[Case]:
         folder = input_dir
         paths = [Path(scan.path) for scan in list_scans([folder])]
     files = [str(path.relative_to(folder)) if path != folder else folder.name for path in paths]
+    told = Told()
     if len(paths) == 1:
-        return [describe_case(paths[0], files[0], input_dir)]
-    return [Case(path, file) for path, file in zip(paths, files, strict=True)]
+        told = read_inputs(input_dir)
+    elif (input_dir / INPUTS_FILE).exists():
+        log.warning("%s is left out: it describes one scan, and there are %d", INPUTS_FILE, len(paths))
+    return [
+        Case(path, file, told.image_name, told.age_years, told.sex) for path, file in zip(paths, files, strict=True)
+    ]
 
 
-def describe_case(path: Path, file: str, input_dir: Path) -> Case:
-    """The only scan of a job, with what ``inputs.json`` tells of it."""
-    image_name = age = sex = None
-    try:
-        for item in read_inputs(input_dir / "inputs.json"):
-            socket = item.get("socket") or item.get("interface") or {}  # the platform renamed it in 2026
-            words = str(socket.get("slug")).split("-")
-            if item.get("image"):
-                image_name = item["image"].get("name")
-            elif "age" in words:
-                age = socket_value(item, socket, input_dir)
-            elif "sex" in words:
-                sex = socket_value(item, socket, input_dir)
-        told = resolve(Patient(), age, sex)
-    except ValueError as error:
-        raise InputError(f"an input of this job besides the scan: {error}") from None
-    return Case(
-        path,
-        file,
-        image_name,
-        age_years=None if age is None else told.age_years,
-        sex=None if sex is None else told.sex,
-    )
+def run_job(load_model: Callable[[], Balaitous], input_dir: Path, output_dir: Path) -> int:
+    """Run one job, from the scans in one folder to the answers in another, and return its exit code.
+
+    Parameters
+    ----------
+    load_model : called once a job turned out to have a scan: loading takes seconds
+    input_dir, output_dir : as `find_cases` and `open_output` take them
+
+    Raises
+    ------
+    InputError, OSError : before anything was predicted, or because an answer cannot be written
+    """
+    open_output(output_dir)
+    cases = find_cases(input_dir)
+    return predict_cases(load_model(), cases, output_dir)
 
 
-def read_inputs(path: Path) -> list[dict[str, Any]]:
-    """The items of ``inputs.json``; none where it is missing, or (with a warning) where it is something else."""
-    if not path.exists():
-        return []
-    try:
-        return [dict(item) for item in json.loads(path.read_bytes())]
-    except (TypeError, ValueError) as error:
-        log.warning("inputs.json is ignored: expected a JSON list of objects (%s)", error)
-        return []
+def load_model() -> Balaitous:
+    """The model, with the weights that are found first."""
+    from balaitous import Balaitous  # brings torch, which a job without a scan should not wait for
 
-
-def socket_value(item: dict[str, Any], socket: dict[str, Any], input_dir: Path) -> Any:
-    """The value of an input that is no image, in the item itself or in a JSON file of its own; None if it has none."""
-    path = input_dir / str(socket.get("relative_path"))
-    if item.get("value") is None and path.is_file():
-        return json.loads(path.read_bytes())
-    return item.get("value")
+    return Balaitous()
 
 
 def open_output(output_dir: Path) -> None:
     """Make the output folder, and clear it of an earlier job's answers: the first write, before minutes of work."""
     output_dir.mkdir(parents=True, exist_ok=True)
-    for name in PROBABILITY_FILES:
+    for name in (*PROBABILITY_FILES, RESULTS_FILE):
         (output_dir / name).unlink(missing_ok=True)
+        partial_of(output_dir / name).unlink(missing_ok=True)  # of a job that was killed
     write_answers([], output_dir, several=False)
 
 
@@ -202,23 +187,39 @@ def summary(prediction: Prediction) -> str:
 
 
 def write_answers(results: Sequence[dict[str, Any]], output_dir: Path, several: bool) -> None:
-    """Write ``results.json`` and, if any case succeeded, the probability files."""
+    """Write ``results.json`` and, if any case succeeded, the probability files: all of them, or none."""
     done = [result for result in results if result["status"] == "ok"]
+    answers: dict[str, Any] = {RESULTS_FILE: {"version": balaitous.__version__, "cases": results}}
     for name, key in PROBABILITY_FILES.items():
         if done:
-            write_json(output_dir / name, {result["file"]: result[key] for result in done} if several else done[0][key])
-    write_json(output_dir / RESULTS_FILE, {"version": balaitous.__version__, "cases": results})
+            answers[name] = {result["file"]: result[key] for result in done} if several else done[0][key]
+    write_together({output_dir / name: content for name, content in answers.items()})
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file at once: nobody ever sees half of it."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    write_together({path: content})
+
+
+def write_together(contents: Mapping[Path, Any]) -> None:
+    """Write JSON files, and show them when all are on the disk: if it is full, every file stays as it was."""
+    try:
+        for path, content in contents.items():
+            with partial_of(path).open("w", encoding="utf-8") as file:
+                json.dump(content, file, indent=2, allow_nan=False)
+                file.write("\n")
+                file.flush()
+                os.fsync(file.fileno())
+        for path in contents:
+            partial_of(path).replace(path)
+    finally:
+        for path in contents:
+            partial_of(path).unlink(missing_ok=True)
+
+
+def partial_of(path: Path) -> Path:
+    """Where a file is written until it is whole."""
+    return path.with_name(f".{path.name}.partial")
 
 
 def report(error: Exception) -> int:
