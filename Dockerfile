@@ -25,7 +25,12 @@ COPY resources /opt/balaitous/resources
 RUN find /opt/balaitous ! -perm -a=r -exec chmod a+rX {} + && python -m compileall -q /opt/balaitous
 ENV PYTHONDONTWRITEBYTECODE=1
 
+# exec: one job, then the end. invoke: an HTTP server for many. The layers above are the same, and stored once.
 ARG API_METHOD=exec
+COPY requirements-invoke.txt /opt/balaitous/
+RUN if [ "$API_METHOD" = invoke ]; then \
+      python -m pip install --no-cache-dir --requirement /opt/balaitous/requirements-invoke.txt; \
+    fi
 ENV API_METHOD=${API_METHOD}
 LABEL org.grand-challenge.api-method="${API_METHOD}"
 

@@ -1,9 +1,9 @@
 """Entry point of the Grand Challenge container: reads /input, writes /output.
 
-usage: python process.py [train | evaluate] [INPUT_DIR [OUTPUT_DIR]]
+usage: python process.py [exec | invoke | train | evaluate] [INPUT_DIR [OUTPUT_DIR]]
 
-INPUT_DIR is laid out like /input of an algorithm's job (images/ct/*.mha), or is any folder with CT scans. `train` fits
-new heads on a cohort in the layout of STOIC, `evaluate` evaluates a submission.
+`exec` runs one job, `invoke` serves one after the other over HTTP; default: $API_METHOD, else exec. INPUT_DIR is
+laid out like /input of a job (images/ct/*.mha), or holds scans; for `train` a cohort, for `evaluate` a submission.
 """
 
 import logging
@@ -11,9 +11,9 @@ import os
 import sys
 from pathlib import Path
 
-from balaitous.container.grand_challenge import find_cases, open_output, predict_cases, report
+from balaitous.container.grand_challenge import load_model, report, run_job
 
-MODES = ("exec", "train", "evaluate")
+MODES = ("exec", "invoke", "train", "evaluate")
 
 
 def main(arguments: list[str]) -> int:
@@ -22,8 +22,8 @@ def main(arguments: list[str]) -> int:
     if len(arguments) > 2:
         print(f"ERROR: expected at most INPUT_DIR and OUTPUT_DIR, found {len(arguments)} arguments", file=sys.stderr)
         return 2
-    if mode not in MODES:  # "invoke" will be served by balaitous/container/server.py
-        print(f"ERROR: expected API_METHOD=exec, found {mode!r}: there is no other mode yet", file=sys.stderr)
+    if mode not in MODES:
+        print(f"ERROR: expected API_METHOD={' or '.join(MODES)}, found {mode!r}", file=sys.stderr)
         return 2
     input_dir = Path(arguments[0] if arguments else "/input")
     output_dir = Path(arguments[1] if len(arguments) > 1 else "/output")
@@ -37,21 +37,21 @@ def main(arguments: list[str]) -> int:
 
 
 def run(mode: str, input_dir: Path, output_dir: Path) -> int:
-    """Run one job."""
-    if mode == "train":
+    """Run one job, or serve many."""
+    if mode == "exec":
+        return run_job(load_model, input_dir, output_dir)
+    if mode == "invoke":
+        from balaitous.container.server import serve
+
+        serve(input_dir, output_dir)
+    elif mode == "train":
         from balaitous.container.training import train_submission
 
         train_submission(input_dir, output_dir)
-    elif mode == "evaluate":
+    else:
         from balaitous.container.evaluation import evaluate_submission
 
         evaluate_submission(input_dir, output_dir)
-    else:
-        cases = find_cases(input_dir)
-        open_output(output_dir)
-        from balaitous import Balaitous  # takes seconds: a job without a scan should not wait for it
-
-        return predict_cases(Balaitous(), cases, output_dir)
     return 0
 
 

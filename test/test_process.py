@@ -86,7 +86,8 @@ def test_what_cannot_be_read_does_not_stop_the_other_scans(tmp_path):
         (["{empty}/nowhere", "{out}"], {}, 3, "ERROR: no such file or folder"),
         (["{phantoms}", "{out}"], {"BALAITOUS_WEIGHTS": "nowhere"}, 4, "ERROR: $BALAITOUS_WEIGHTS 'nowhere'"),
         (["{phantoms}", "{file}/out"], {}, 3, "ERROR: files cannot be"),
-        (["{empty}", "{out}"], {"API_METHOD": "invoke"}, 2, "ERROR: expected API_METHOD=exec, found 'invoke'"),
+        (["{phantoms}", "{out}"], {"API_METHOD": "invoke", "BALAITOUS_WEIGHTS": "nowhere"}, 4, "ERROR: $BALAITOUS_WEI"),
+        (["{empty}", "{out}"], {"API_METHOD": "call"}, 2, "ERROR: expected API_METHOD=exec or invoke or train or ev"),
         (["a", "b", "c"], {}, 2, "ERROR: expected at most INPUT_DIR and OUTPUT_DIR"),
     ],
 )
