@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Build the image, run it on test/ as Grand Challenge would, and compare its answers with test/expected_output.json.
+# Build the image in both modes, run it as Grand Challenge would, and compare its answers with test/expected_output.json.
 # usage: ./test.sh [DOCKER_BUILD_ARGUMENT...]; IMAGE=… names the image (default: balaitous)
 set -euo pipefail
 cd "$(dirname "$0")"
 image=${IMAGE:-balaitous}
-./build.sh "$@"
+./build.sh "$@" --build-arg API_METHOD=exec
 
 gpu=
 if docker run --rm --gpus all --entrypoint true "$image" >/dev/null 2>&1; then gpu=--gpus=all; fi
@@ -25,7 +25,8 @@ job() {
   docker volume rm "$output" >/dev/null
 }
 
-today=(--platform=linux/amd64 --network none --volume /tmp --volume "$PWD/resources/mini:/opt/ml/model:ro")
+mounts=(--platform=linux/amd64 --volume /tmp --volume "$PWD/resources/mini:/opt/ml/model:ro")
+today=("${mounts[@]}" --network none)
 job "flags of 2021, weights baked in" --memory=16g --memory-swap=16g --cap-drop=ALL --security-opt=no-new-privileges \
   --network none --shm-size=128m --pids-limit 256 $weights
 job "flags of today, model tarball on /opt/ml/model" "${today[@]}"
@@ -45,4 +46,32 @@ docker run --rm --network none --volume "$submitted:/input:ro" --volume "$output
 "${python[@]}" --volume "$trained:/trained:ro" --volume "$output:/output:ro" "$image" /test/submission.py check /trained /output
 docker run --rm --network none --volume "$PWD/test:/input:ro" --volume "$trained:/trained:ro" \
   --env BALAITOUS_WEIGHTS=/trained/bundle "$image" /input /tmp/answers >/dev/null
+# The server: other layers on top of the same, a network without a way out, jobs that the caller puts into /input.
+echo "== several jobs in one server"
+IMAGE=$image-invoke ./build.sh "$@" --build-arg API_METHOD=invoke
+label=$(docker inspect --format '{{index .Config.Labels "org.grand-challenge.api-method"}}' "$image-invoke")
+[ "$label" = invoke ] || { echo "ERROR: expected the label api-method=invoke, found '$label'" >&2; exit 1; }
+jobs=$(docker volume create) served_input=$(docker volume create) served_output=$(docker volume create)
+network=$(docker network create --internal "balaitous-test-$$")
+server=
+trap 'docker rm --force $server >/dev/null 2>&1 || true
+  docker network rm $network >/dev/null
+  docker volume rm --force $output $cohort $trained $submitted $jobs $served_input $served_output >/dev/null' EXIT
+"${python[@]}" --volume "$jobs:/output" "$image" /test/invoke_jobs.py make /output
+"${python[@]}" --volume "$jobs:/output" "$image" -m balaitous.ct.phantom --seed 9 --spacing 2.5 2.5 5 \
+  --out /output/drawn/input/images/ct/drawn.mha
+for name in phantom drawn; do
+  docker run --rm $gpu "${today[@]}" --volume "$jobs:/output" "$image" "/output/$name/input" "/output/$name/expected"
+done
+server=$(docker run --detach $gpu "${mounts[@]}" --network "$network" --network-alias server --read-only --user 12345:12345 \
+  --cap-drop=ALL --security-opt=no-new-privileges --shm-size=128m --pids-limit 256 \
+  --volume "$served_input:/input:ro" --volume "$served_output:/output" "$image-invoke")
+docker run --rm --user root --network "$network" --volume "$PWD/test:/test:ro" --volume "$jobs:/jobs:ro" \
+  --volume "$served_input:/input" --volume "$served_output:/output" --entrypoint python "$image" \
+  /test/invoke_jobs.py run /jobs http://server:4743 || { docker logs "$server" >&2; exit 1; }
+docker logs "$server"
+docker logs "$server" 2>&1 >/dev/null | tail -1 | grep -q "^ERROR: .*none.mha" # the job that failed
+docker stop --time 5 "$server" >/dev/null
+code=$(docker inspect --format '{{.State.ExitCode}}' "$server")
+[ "$code" = 0 ] || { echo "ERROR: expected the server to end within 5 s of SIGTERM, found exit code $code" >&2; exit 1; }
 echo "The container passed its tests."
