@@ -54,7 +54,7 @@ label=$(docker inspect --format '{{index .Config.Labels "org.grand-challenge.api
 jobs=$(docker volume create) served_input=$(docker volume create) served_output=$(docker volume create)
 network=$(docker network create --internal "balaitous-test-$$")
 server=
-trap 'docker rm --force $server >/dev/null 2>&1 || true
+trap 'docker rm --force --volumes $server >/dev/null 2>&1 || true
   docker network rm $network >/dev/null
   docker volume rm --force $output $cohort $trained $submitted $jobs $served_input $served_output >/dev/null' EXIT
 "${python[@]}" --volume "$jobs:/output" "$image" /test/invoke_jobs.py make /output
