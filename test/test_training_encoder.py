@@ -163,10 +163,20 @@ def test_views_depend_on_seed_epoch_and_slice_alone(slices):
 @settings(max_examples=25, deadline=None)
 def test_a_crop_shows_a_part_of_the_slice_the_right_way_round(seed, scale, ratio):
     slice_hu = torch.linspace(-500, 500, 224).expand(224, 224)
-    view = crop(slice_hu, 96, (scale, scale), ratio, torch.Generator().manual_seed(seed))
+    view = crop(slice_hu, 96, (scale, scale), ViewSettings(ratio=ratio), torch.Generator().manual_seed(seed))
     assert view.shape == (96, 96)
     assert -500.1 <= view.min() <= view.max() <= 500.1
     assert (view.diff(dim=1) > -1e-2).all(), "left stays left"
+
+
+def test_views_show_tissue_where_there_is_some():
+    slice_hu = torch.full((224, 224), -1024)
+    slice_hu[60:160, 20:90] = -850
+    rng = torch.Generator().manual_seed(0)
+    shares = [(crop(slice_hu, 80, (0.05, 0.1), ViewSettings(), rng) > -1000).float().mean() for _ in range(50)]
+    assert np.median(shares) > 0.3
+    assert (np.array(shares) > 0.2).mean() > 0.95
+    assert crop(torch.full((224, 224), -1024), 80, (0.05, 0.1), ViewSettings(), rng).max() == -1024
 
 
 def test_without_disturbance_a_view_is_the_slice_or_its_flip():

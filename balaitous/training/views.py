@@ -19,6 +19,9 @@ from torchvision.transforms.v2.functional import gaussian_blur, resized_crop
 from balaitous.training.slices import Slices
 
 PIVOT_HU = -600.0  # between air and tissue: where a change of contrast changes nothing
+AIR_BELOW_HU = -1000  # what lung never is in the mean, and what surrounds it in the lung view always is
+TRIES = 20  # for a view with tissue enough; the last one is taken as it is
+SPARSE = 4  # every fourth pixel tells how much there is
 FLIP_SHARE, BLUR_SHARE = 0.5, 0.3  # of the views
 
 
@@ -32,6 +35,7 @@ class ViewSettings:
     local_views : small views of each slice, besides the two large ones
     global_scale, local_scale : share of the slice's area that a view shows, least and most
     ratio : width to height of what a view shows, at most; at least its inverse
+    least_tissue : share of a view that is not air; what surrounds body or lung has nothing in common with them
     shift_hu, gain, noise_hu : standard deviations of a shift, of the logarithm of a factor, and of what noise has
     blur_pixels : standard deviation of a blur, at most
     """
@@ -42,6 +46,7 @@ class ViewSettings:
     global_scale: tuple[float, float] = (0.4, 1.0)
     local_scale: tuple[float, float] = (0.05, 0.4)
     ratio: float = 4 / 3
+    least_tissue: float = 0.3
     shift_hu: float = 25.0
     gain: float = 0.05
     noise_hu: float = 25.0
@@ -73,7 +78,7 @@ def draw_view(
     slice_hu: Tensor, size: int, scale: tuple[float, float], how: ViewSettings, rng: torch.Generator
 ) -> Tensor:
     """One view (size, size) in HU of a slice (Y, X) in HU."""
-    view = crop(slice_hu, size, scale, how.ratio, rng)
+    view = crop(slice_hu, size, scale, how, rng)
     if uniform(rng) < FLIP_SHARE:
         view = view.flip(0)
     if uniform(rng) < BLUR_SHARE:
@@ -82,14 +87,18 @@ def draw_view(
     return view + abs(how.noise_hu * normal(rng)) * torch.randn(view.shape, generator=rng)
 
 
-def crop(slice_hu: Tensor, size: int, scale: tuple[float, float], ratio: float, rng: torch.Generator) -> Tensor:
-    """A random part of a slice, resized to (size, size)."""
+def crop(slice_hu: Tensor, size: int, scale: tuple[float, float], how: ViewSettings, rng: torch.Generator) -> Tensor:
+    """A random part of a slice, resized to (size, size); if it may be, one that shows more than air."""
     height, width = slice_hu.shape
-    area = (scale[0] + (scale[1] - scale[0]) * uniform(rng)) * height * width
-    stretch = math.exp(math.log(ratio) * (2 * uniform(rng) - 1))
-    tall = min(max(round(math.sqrt(area / stretch)), 1), height)
-    wide = min(max(round(math.sqrt(area * stretch)), 1), width)
-    top, left = int(uniform(rng) * (height - tall + 1)), int(uniform(rng) * (width - wide + 1))
+    for _ in range(TRIES):
+        area = (scale[0] + (scale[1] - scale[0]) * uniform(rng)) * height * width
+        stretch = math.exp(math.log(how.ratio) * (2 * uniform(rng) - 1))
+        tall = min(max(round(math.sqrt(area / stretch)), 1), height)
+        wide = min(max(round(math.sqrt(area * stretch)), 1), width)
+        top, left = int(uniform(rng) * (height - tall + 1)), int(uniform(rng) * (width - wide + 1))
+        part = slice_hu[top : top + tall, left : left + wide]
+        if (part[::SPARSE, ::SPARSE] > AIR_BELOW_HU).float().mean() >= how.least_tissue:
+            break
     return resized_crop(slice_hu.float()[None], top, left, tall, wide, [size, size], antialias=True)[0]
 
 
