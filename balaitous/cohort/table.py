@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -116,7 +117,7 @@ def write_table(rows: Sequence[Row], path: Path) -> None:
             content = (json.dumps(list(rows), indent=1) + "\n").encode()
         case ".parquet":
             content = parquet_of(rows)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")  # two runs may keep features in one folder
     with partial.open("wb") as file:
         file.write(content)
         file.flush()
