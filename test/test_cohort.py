@@ -242,6 +242,8 @@ def command(*arguments, **options):
     environment = os.environ | {"BALAITOUS_WEIGHTS": "mini", "OMP_WAIT_POLICY": "passive"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     program = [sys.executable, "-m", "balaitous", "predict", *map(str, arguments)]
+    # a shell that started the tests in the background has told them, and so their children, to ignore Ctrl-C
+    options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     return subprocess.Popen(program, env=environment, start_new_session=True, **pipes, **options)
 
 
