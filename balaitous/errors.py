@@ -4,6 +4,14 @@ Arguments that make no sense raise ``ValueError`` (exit code 2). Every message s
 and what to do, on one line.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from balaitous.ct.plausibility import Check
+
 
 class BalaitousError(Exception):
     """Base of every error about data or weights."""
@@ -23,6 +31,19 @@ class NoLungError(InputError):
 
 class MaskError(InputError):
     """A mask cannot be used: not readable, on another grid than its CT, or with other labels than expected."""
+
+
+class QualityError(InputError):
+    """The image was read, but it is not fit for an answer.
+
+    Attributes
+    ----------
+    checks : what was measured, as `balaitous.ct.plausibility.Check`
+    """
+
+    def __init__(self, message: str, checks: Sequence[Check] = ()) -> None:
+        super().__init__(message)  # the message alone: so it survives the way out of a process
+        self.checks = tuple(checks)
 
 
 class WeightsError(BalaitousError):

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from balaitous.ct.phantom import make_phantom
+from balaitous.ct.volume import CT
+
 ROOT = Path(__file__).parent.parent
 PHANTOM = ROOT / "test/images/ct/phantom.mha"
+
+
+def small_chest(seed: int, spacing_mm=(4, 4, 10), size=(84, 70, 22), slices=slice(8, 18), lesion_ml: float = 0.0) -> CT:
+    """The middle of a chest, coarse: quick to predict, and enough lung to be answered for, with warnings."""
+    ct = make_phantom(seed, spacing_mm=spacing_mm, size=size, lesion_ml=lesion_ml).ct
+    return replace(ct, hu=ct.hu[slices])
 
 
 @pytest.fixture(scope="session")

@@ -12,13 +12,13 @@ from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
+from conftest import small_chest
 
 from balaitous.cohort.local import predict_scans
 from balaitous.cohort.run import Run
 from balaitous.cohort.scans import Scan, list_scans
 from balaitous.cohort.table import ScanTable, read_table
 from balaitous.ct.fingerprint import content_sha256
-from balaitous.ct.phantom import make_phantom
 from balaitous.ct.volume import write_mha
 
 MADE_BY = ("bundle_sha256", "precision", "version")
@@ -26,8 +26,7 @@ PATIENCE_SECONDS = 60
 
 
 def small_scan(path: Path, seed: int) -> Path:
-    """The middle of a chest, coarse: quick to predict."""
-    write_mha(path, make_phantom(seed, spacing_mm=(4, 4, 10), size=(84, 70, 10)).ct)
+    write_mha(path, small_chest(seed))
     return path
 
 

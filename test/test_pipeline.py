@@ -9,10 +9,9 @@ from multiprocessing import get_context
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from conftest import PHANTOM, ROOT
+from conftest import PHANTOM, ROOT, small_chest
 
 from balaitous import Balaitous, InputError, NoLungError
-from balaitous.ct.phantom import make_phantom
 from balaitous.ct.volume import read_ct
 from balaitous.severity.heads import OUTCOMES, VIEWS
 
@@ -117,7 +116,7 @@ def test_threads_share_a_model_and_nothing_mixes(model, prediction):
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp16", 0.005), ("bf16", 0.01)])
 def test_lower_precision_agrees(model, precision, tolerance):
-    ct = make_phantom(3, spacing_mm=(4, 4, 10), size=(84, 70, 10)).ct
+    ct = small_chest(3)
     lower = Balaitous("mini", device="cpu", precision=precision).predict(ct)
     for outcome, value in model.predict(ct).probabilities.items():
         if outcome in OUTCOMES:
@@ -146,3 +145,5 @@ def test_real_scans_get_lungs_of_a_plausible_size(model, data, scan, litres):
     prediction = model.predict(data / "ct" / scan)
     assert litres[0] < prediction.lung_volume_litres < litres[1]
     assert 0 <= prediction.probability_covid <= 1
+    warned = {check.name for check in prediction.checks if check.status == "warn"}
+    assert warned <= ({"pixel_spacing", "slice_spacing"} if "lowres" in scan else set())

@@ -63,6 +63,16 @@ def test_the_log_names_weights_and_their_use_in_plain_lines(answered):
     assert process.stderr == ""
 
 
+def test_the_log_and_the_results_say_what_checks_warn_of(answered):
+    process, output = answered
+    (case,) = json.loads((output / "results.json").read_text())["cases"]
+    warned = [check["message"] for check in case["checks"] if check["status"] != "ok"]
+    assert case["quality"] == "warn"  # the phantom has contrast agent
+    assert case["quality_notes"] == "; ".join(warned)
+    for message in warned:
+        assert f"  check: {message}\n" in process.stdout
+
+
 def test_what_cannot_be_read_does_not_stop_the_other_scans(tmp_path):
     folder = tmp_path / "images/ct"
     folder.mkdir(parents=True)

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, small_chest
 
 from balaitous.cohort.ray import ATTEMPTS, predict_scans, worker_share
 from balaitous.cohort.scans import Scan
-from balaitous.ct.phantom import make_phantom
 from balaitous.ct.volume import write_mha
 from balaitous.errors import BalaitousError, WeightsError
 
@@ -57,8 +56,7 @@ def scans(tmp_path_factory) -> list[Scan]:
     """Eight small chests, one of them at an address, and a file that is none."""
     folder = tmp_path_factory.mktemp("scans")
     for seed in range(8):
-        phantom = make_phantom(seed, spacing_mm=(4.5, 4.5, 14), size=(90, 70, 8), lesion_ml=200)
-        write_mha(folder / f"chest{seed}.mha", phantom.ct)
+        write_mha(folder / f"chest{seed}.mha", small_chest(seed, (4.5, 4.5, 14), (90, 70, 15), slice(6, 14), 200))
     (folder / "broken.mha").write_bytes(b"no image")
     chests = [Scan(folder / f"chest{seed}.mha", age=30 + seed if seed % 2 else None) for seed in range(7)]
     return [chests[0], Scan(folder / "broken.mha"), *chests[1:], Scan(f"file://{folder}/chest7.mha", sex="F")]

@@ -97,12 +97,15 @@ def published_form(
             raise UsageError(f"--path stands alone. Use `balaitous {context.invoked_subcommand} {path}` instead.")
         with usage_errors():
             check_patient(age, sex)
+        from balaitous.ct.plausibility import verdict
         from balaitous.severity.pipeline import Balaitous
 
         model = Balaitous()
-        p_covid, p_severe = model(path, age=age, sex=sex)
+        prediction = model.predict(path, age=age, sex=sex)
         note_use(model.bundle)
-        out.print(f"Probability covid: {100 * p_covid:.2f}%")
-        out.print(f"Probability severe: {100 * p_severe:.2f}%")
+        if notes := verdict(prediction.checks)["quality_notes"]:
+            err.print(f"Check: {notes}", markup=False)
+        out.print(f"Probability covid: {100 * prediction.probability_covid:.2f}%")
+        out.print(f"Probability severe: {100 * prediction.probability_severe:.2f}%")
     elif context.invoked_subcommand is None:
         raise UsageError("expected a command or --path. Try `balaitous --help`.")

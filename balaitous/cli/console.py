@@ -113,7 +113,8 @@ def outcome_line(row: Row, single: bool) -> str:
         reason = "" if single else f". {row['error']}"  # of a single scan it comes last
         return f"{row['PatientID']}: failed{reason}"
     probabilities = f"COVID-19 {row['probability_covid']:.3f}, severe {row['probability_severe']:.3f}"
-    return f"{row['PatientID']}: {probabilities} ({row['seconds']:.1f} s)"
+    warned = f"; check: {row['quality_notes']}" if row["quality_notes"] else ""
+    return f"{row['PatientID']}: {probabilities} ({row['seconds']:.1f} s){warned}"
 
 
 def show_summary(summary: Mapping[str, Any]) -> None:

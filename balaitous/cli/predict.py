@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -62,6 +63,9 @@ def predict(
     calibrated: Annotated[
         bool, typer.Option("--calibrated", help="Apply the calibration of a bundle that `weights calibrate` made.")
     ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse scans that a quality check warns of, instead of saying so.")
+    ] = False,
     table_path: Annotated[
         Path | None,
         typer.Option(
@@ -104,13 +108,13 @@ def predict(
     scans = list_scans(paths, age, sex)
     with usage_errors():
         if engine == "ray":
-            chosen = ray_engine(weights, device, precision, calibrated, series, workers, scans, address)
+            chosen = ray_engine(weights, device, precision, calibrated, strict, series, workers, scans, address)
         else:
-            chosen = local_engine(weights, device, precision, calibrated, series, workers, scans)
+            chosen = local_engine(weights, device, precision, calibrated, strict, series, workers, scans)
         note_use(chosen.bundle)
         if table and table.done:
             err.print(f"{table.path}: {len(table.done)} scans are done; looking for them…", markup=False)
-        run = Run(scans, table, chosen.made_by, series)
+        run = Run(scans, table, chosen.made_by, series, strict)
         rows: Any = chosen.predict(run.todo)
 
     try:
@@ -171,7 +175,17 @@ def exit_code_of(row: Row) -> int:
 def show_rows(rows: Sequence[Row]) -> None:
     """The table, as much of it as a person reads."""
     table = Table(
-        "PatientID", "COVID-19", "severe", "lungs (l)", "age", "sex", "slices", "s", "status", box=SIMPLE_HEAD
+        "PatientID",
+        "COVID-19",
+        "severe",
+        "lungs (l)",
+        "age",
+        "sex",
+        "slices",
+        "quality",
+        "s",
+        "status",
+        box=SIMPLE_HEAD,
     )
     for row in rows:
         if row["status"] == "ok":
@@ -183,11 +197,12 @@ def show_rows(rows: Sequence[Row]) -> None:
                 f"{row['age_years']:g} ({row['age_source']})",
                 f"{row['sex']:g} ({row['sex_source']})",
                 str(row["slices"]),
+                row["quality"],
                 f"{row['seconds']:.1f}",
                 "ok",
             )
         else:
-            table.add_row(row["PatientID"], "–", "–", "–", "–", "–", "–", "–", "failed")
+            table.add_row(row["PatientID"], *["–"] * 6, row["quality"] or "–", "–", "failed")
     out.print(table)
 
 
@@ -202,6 +217,14 @@ def write_report(path: Path, engine: Engine, run: Run, started: datetime) -> Non
         "calibration": engine.calibration,
         "versions": versions(),
         "summary": run.summary(),
-        "scans": [row for row in run.rows if row],
+        "scans": [report_of(row) for row in run.rows if row],
     }
     path.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def report_of(row: Row) -> dict[str, Any]:
+    """A row with its quality checks spelled out."""
+    from balaitous.cohort.table import checks_of
+
+    told = {name: value for name, value in row.items() if name != "quality_values"}
+    return told | {"checks": [asdict(check) for check in checks_of(row)]}

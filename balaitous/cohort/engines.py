@@ -54,6 +54,7 @@ def local_engine(
     device: str,
     precision: str,
     calibrated: bool,
+    strict: bool,
     series: str | None,
     workers: int | None,
     scans: Sequence[Scan],
@@ -69,7 +70,7 @@ def local_engine(
 
     if precision == "int8":
         quantize_once(weights, scans)
-    model = Balaitous(weights, device, precision, calibrated)
+    model = Balaitous(weights, device, precision, calibrated, strict)
     count = workers or default_workers(len(scans), model.device.type)
     return Engine(
         model.bundle,
@@ -85,6 +86,7 @@ def ray_engine(
     device: str,
     precision: str,
     calibrated: bool,
+    strict: bool,
     series: str | None,
     workers: int | None,
     scans: Sequence[Scan],
@@ -117,6 +119,7 @@ def ray_engine(
             device=device,
             precision=precision,
             calibrated=calibrated,
+            strict=strict,
             series=series,
             address=address,
             workers=workers,

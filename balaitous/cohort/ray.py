@@ -39,6 +39,7 @@ def predict_scans(
     device: str | None = None,
     precision: str = "auto",
     calibrated: bool = False,
+    strict: bool = False,
     series: str | None = None,
     address: str | None = None,
     workers: int | None = None,
@@ -50,7 +51,7 @@ def predict_scans(
     scans : paths and addresses that every node can read; relative paths start in this process's folder
     weights : a bundle's name or folder, which every node finds for itself; None: as `find_bundle` searches
     device : "cpu", "cuda", or "auto" (or None): GPUs if the cluster has any
-    precision, calibrated, series : as `Balaitous` and its `predict` take them
+    precision, calibrated, strict, series : as `Balaitous` and its `predict` take them
     address : HOST:PORT of a Ray cluster, or "auto" for the one on this machine; None: ``$RAY_ADDRESS``, else a Ray that
         is started here and ends with the run. A process that has called ``ray.init`` already keeps to that
     workers : at most; None: one per GPU, else one per CPU, as far as memory goes. Fewer workers have more threads each
@@ -80,6 +81,7 @@ def predict_scans(
             "device": "cuda" if share["num_gpus"] else "cpu",
             "precision": precision,
             "calibrated": calibrated,
+            "strict": strict,
             "series": series,
             "folder": os.getcwd(),
             "threads": int(share["num_cpus"]),
@@ -138,6 +140,7 @@ class Worker:
         device: str,
         precision: str,
         calibrated: bool,
+        strict: bool,
         series: str | None,
         folder: str,
         threads: int,
@@ -161,7 +164,7 @@ class Worker:
                     f"expected the weights of this run (bundle.json of SHA-256 {bundle_sha256}), found {bundle.sha256} "
                     f"in {bundle.folder}. Copy the same bundle to every node."
                 )
-            self.model = Balaitous(bundle.folder, device, precision, calibrated)
+            self.model = Balaitous(bundle.folder, device, precision, calibrated, strict)
         except Exception as error:
             kind = type(error) if isinstance(error, BalaitousError) else BalaitousError
             self.problem = kind(f"node {platform.node()}: {explain(error)}")

@@ -37,6 +37,7 @@ class Run:
         table: ScanTable | None = None,
         made_by: Mapping[str, str | None] | None = None,
         series: str | None = None,
+        strict: bool = False,
     ) -> None:
         """Find out what is done already.
 
@@ -45,6 +46,7 @@ class Run:
         table : where rows go as soon as they are there, and those of an earlier run come from
         made_by : bundle_sha256, precision and version of this run
         series : SeriesInstanceUID that was asked for
+        strict : scans that a quality check warned of are to be refused, and do not count as done
 
         Raises
         ------
@@ -53,7 +55,7 @@ class Run:
         done = table.done if table else []
         check_made_by(done, made_by or {})
         self.table = table
-        self.rows, self.others = done_rows(scans, done, series)
+        self.rows, self.others = done_rows(scans, done, series, strict)
         self.todo = [scan for scan, row in zip(scans, self.rows, strict=True) if row is None]
         self.skipped = len(scans) - len(self.todo)
         self.places: dict[str, deque[int]] = defaultdict(deque)
@@ -119,7 +121,9 @@ def check_made_by(rows: Sequence[Row], made_by: Mapping[str, str | None]) -> Non
             )
 
 
-def done_rows(scans: Sequence[Scan], done: Sequence[Row], series: str | None) -> tuple[list[Row | None], list[Row]]:
+def done_rows(
+    scans: Sequence[Scan], done: Sequence[Row], series: str | None, strict: bool = False
+) -> tuple[list[Row | None], list[Row]]:
     """For each scan the row that is its already, or None; and the rows that are left over.
 
     A row is a scan's if it was made from the same content, with the same age and sex; of several, the one of the same
@@ -137,7 +141,9 @@ def done_rows(scans: Sequence[Scan], done: Sequence[Row], series: str | None) ->
         for place, (scan, key) in enumerate(zip(scans, keys, strict=True)):
             names = row_names(scan)
             fitting = [
-                row for row in left[key] if (moved or row["path"] == names["path"]) and same_request(scan, series, row)
+                row
+                for row in left[key]
+                if (moved or row["path"] == names["path"]) and same_request(scan, series, strict, row)
             ]
             if rows[place] is None and fitting:
                 left[key].remove(fitting[0])
@@ -155,9 +161,9 @@ def content_key(scan: Scan) -> str | None:
         return None
 
 
-def same_request(scan: Scan, series: str | None, row: Row) -> bool:
+def same_request(scan: Scan, series: str | None, strict: bool, row: Row) -> bool:
     """Whether the row is what the scan would get today: series, age, sex and side-car are not part of its content."""
-    if series not in (None, row["series_uid"]):
+    if series not in (None, row["series_uid"]) or (strict and row["quality"] == "warn"):
         return False
     stored = ("header", "dicom", "sidecar") if is_url(scan.path) else ("header", "dicom")
     made_with = Patient(*(row[key] for key in ("age_years", "age_source", "sex", "sex_source")))

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from balaitous.cohort.remote import shown
+from balaitous.ct.plausibility import judge, verdict
 from balaitous.ct.volume import scan_name
 from balaitous.errors import BalaitousError, explain
 
 if TYPE_CHECKING:
     from balaitous.cohort.scans import Scan
+    from balaitous.ct.plausibility import Check
     from balaitous.severity.pipeline import Prediction
 
 Row = dict[str, Any]
@@ -40,6 +42,9 @@ COLUMNS: Mapping[str, type] = {
     "slices": int,
     "slices_used": int,
     "lung_volume_litres": float,
+    "quality": str,
+    "quality_notes": str,
+    "quality_values": str,
     "age_years": float,
     "age_source": str,
     "sex": float,
@@ -75,6 +80,7 @@ def row_of(scan: Scan, outcome: Prediction | Exception) -> Row:
         pair = (outcome.probability_covid, outcome.probability_severe)
         if not all(0 <= each <= 1 for each in pair):  # NaN is not either
             outcome = BalaitousError(f"expected probabilities in [0, 1], found {pair}: try precision fp32")
+    row |= quality_of(getattr(outcome, "checks", ()))
     if isinstance(outcome, Exception):
         row |= {"status": "failed", "error": shown(explain(outcome)), "error_kind": type(outcome).__name__}
     else:
@@ -91,6 +97,18 @@ def row_names(scan: Scan) -> Row:
     """How a scan is called in its row: ``PatientID`` and ``path``."""
     path = shown(scan.path)
     return {"PatientID": in_a_line(scan_name(path)), "path": in_a_line(path)}
+
+
+def quality_of(checks: Iterable[Check]) -> Row:
+    """What a row tells of a scan's checks: worst status, what is not ok, and every value as JSON, {name: number}."""
+    record = verdict(checks)
+    values = {check["name"]: check["value"] for check in record["checks"]}
+    return record | {"quality_values": json.dumps(values) if values else None}
+
+
+def checks_of(row: Row) -> list[Check]:
+    """The checks that a row tells of: the same value, the same check."""
+    return [judge(name, value) for name, value in json.loads(row["quality_values"] or "{}").items()]
 
 
 def in_a_line(value: Any) -> Any:

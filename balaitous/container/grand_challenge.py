@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import balaitous
 from balaitous.container.inputs import INPUTS_FILE, SCANS_FOLDER, Told, read_inputs
+from balaitous.ct.plausibility import verdict
 from balaitous.errors import BalaitousError, InputError, explain
 
 if TYPE_CHECKING:
@@ -151,9 +152,14 @@ def predict_cases(model: Balaitous, cases: Sequence[Case], output_dir: Path) -> 
         except Exception as error:
             log.info("%d/%d %s: failed", number, len(cases), case.file)
             exit_code = report(error)
-            results.append(facts | {"status": "failed", "error": explain(error)})
+            results.append(
+                facts | {"status": "failed", "error": explain(error)} | verdict(getattr(error, "checks", ()))
+            )
         else:
             log.info("%d/%d %s: %s", number, len(cases), case.file, summary(prediction))
+            for check in prediction.checks:
+                if check.status != "ok":
+                    log.info("  check: %s", check.message)
             results.append(facts | {"status": "ok", "error": None} | prediction.to_dict())
         write_answers(results, output_dir, several)
     failed = [result["file"] for result in results if result["status"] == "failed"]

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 import balaitous
 from balaitous.ct.lungs import AIR_HU
 from balaitous.ct.patient import Patient, resolve
+from balaitous.ct.plausibility import Check, verdict
 from balaitous.ct.volume import CT
 from balaitous.networks.int8 import load_int8
 from balaitous.networks.loading import build_network, load_strictly
@@ -88,6 +89,7 @@ class Prediction:
     features : (width,) for each view, "full" and "lung"
     provenance : versions, weights, device
     seconds : wall-clock time of each stage
+    checks : what was measured of the scan and its lungs, and how it was judged
     """
 
     name: str
@@ -106,6 +108,7 @@ class Prediction:
     features: Mapping[str, NDArray[np.float64]]
     provenance: Provenance
     seconds: Mapping[str, float]
+    checks: tuple[Check, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """All but the arrays, ready for JSON."""
@@ -124,6 +127,7 @@ class Prediction:
             "lung_volume_litres": round(self.lung_volume_litres, 4),
             "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
             "provenance": asdict(self.provenance),
+            **verdict(self.checks),
         }
 
     def published_dict(self) -> dict[str, Any]:
@@ -151,6 +155,7 @@ class Balaitous:
     device : "auto" (or None), "cpu" or "cuda"
     precision : "auto" (fp32), "fp32", "fp16", "bf16", or "int8" on a CPU, which `quantize_bundle` makes possible
     calibrated : apply the bundle's calibration to the two probabilities; one that has none is refused
+    strict : refuse scans that a quality check warns of
 
     Raises
     ------
@@ -164,7 +169,9 @@ class Balaitous:
         device: str | torch.device | None = None,
         precision: str = "auto",
         calibrated: bool = False,
+        strict: bool = False,
     ) -> None:
+        self.strict = strict
         self.device = choose_device(device)
         self.precision, dtype = choose_precision(precision, self.device)
         use_allotted_cores()
@@ -233,13 +240,13 @@ class Balaitous:
 
         Raises
         ------
-        InputError : if the scan cannot be used; NoLungError if no lung is found in it
+        InputError : if the scan cannot be used; NoLungError if no lung is found in it, QualityError if a check fails
         ValueError : if age or sex make no sense
         """
         resolve(Patient(), age=age, sex=sex)  # nonsense is refused before anything is read
         run = run_here if executor is None else lambda *call: executor.submit(*call).result()
         watch = Stopwatch()
-        prepared: Prepared = run(prepare, scan, series)
+        prepared: Prepared = run(prepare, scan, series, self.strict)
         del scan
         patient = resolve(prepared.ct.patient, age=age, sex=sex)  # steps 1 and 2
         assert patient.age_years is not None
@@ -247,7 +254,7 @@ class Balaitous:
 
         with self.turn, watch("lung_unet"):
             labels = label_crops(prepared.crops, *self.network("lung_unet"))  # step 4
-        view: LungView = run(view_lungs, prepared, labels)  # steps 4 to 8
+        view: LungView = run(view_lungs, prepared, labels, self.strict)  # steps 4 to 8
         with self.turn:
             with watch("features_full"):
                 full = scan_features(view.image, *self.network("encoder_full"))  # steps 9 and 10
@@ -274,6 +281,7 @@ class Balaitous:
             features=features,
             provenance=self.provenance,
             seconds={**prepared.seconds, "lung_view": view.seconds, **watch.seconds},
+            checks=view.checks,
         )
 
     def network(self, name: str) -> tuple[Network, Chunker]:

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from balaitous.ct.fingerprint import content_sha256
 from balaitous.ct.lungs import Box, body_crops, lung_view, volume_labels
+from balaitous.ct.plausibility import Check, refuse
+from balaitous.ct.quality import check_lungs, check_scan
 from balaitous.ct.volume import CT, SPACING_MM, read_ct, resample
 from balaitous.errors import NoLungError
 
@@ -32,6 +34,7 @@ class Prepared:
     spacing_mm, slices, hu_range : of the scan as read; x, y, z; (least, largest)
     crops : (Z, 256, 256) in HU, what the U-Net sees
     boxes : where the crops lie, in rows and columns of `ct`
+    checks : of the scan as read
     seconds : wall-clock time of each stage
     """
 
@@ -42,6 +45,7 @@ class Prepared:
     hu_range: tuple[float, float]
     crops: NDArray
     boxes: list[Box]
+    checks: tuple[Check, ...]
     seconds: Mapping[str, float]
 
 
@@ -54,30 +58,35 @@ class LungView:
     image : (Z, 224, 224) in HU, LPS order flipped along Y
     mask : (Z, 224, 224), the lung in `image`
     volume_litres : of the whole cleaned lung mask
+    checks : of the scan as read, and of the lungs
     seconds : wall-clock time it took
     """
 
     image: NDArray
     mask: NDArray[np.bool_]
     volume_litres: float
+    checks: tuple[Check, ...]
     seconds: float
 
 
-def prepare(scan: str | Path | CT, series: str | None = None) -> Prepared:
-    """Read and resample a scan, and cut out the body in every slice.
+def prepare(scan: str | Path | CT, series: str | None = None, strict: bool = False) -> Prepared:
+    """Read, check and resample a scan, and cut out the body in every slice.
 
     Parameters
     ----------
     scan : an image file, a DICOM folder or zip, or a CT that `read_ct` returned
     series : SeriesInstanceUID, for a DICOM folder with several
+    strict : refuse it also where a check warns
 
     Raises
     ------
-    InputError : if the scan cannot be used
+    InputError : if the scan cannot be used; QualityError if a check says so
     """
     start = time.perf_counter()
     ct, fingerprint = (scan, None) if isinstance(scan, CT) else (read_ct(scan, series=series), content_sha256(scan))
     spacing_mm, slices, hu_range = ct.spacing_mm, len(ct.hu), (ct.hu.min().item(), ct.hu.max().item())
+    checks = check_scan(ct)
+    refuse(ct.path or ct.name, checks, strict)
     read = time.perf_counter()
     del scan  # the native volume is the largest thing in memory: let it go once it is resampled
     ct = resample(ct, SPACING_MM)  # step 3
@@ -85,19 +94,21 @@ def prepare(scan: str | Path | CT, series: str | None = None) -> Prepared:
     crops, boxes = body_crops(ct.hu)
     cropped = time.perf_counter()
     seconds = {"read": read - start, "resample": resampled - read, "body_crops": cropped - resampled}
-    return Prepared(ct, fingerprint, spacing_mm, slices, hu_range, crops, boxes, seconds)
+    return Prepared(ct, fingerprint, spacing_mm, slices, hu_range, crops, boxes, checks, seconds)
 
 
-def view_lungs(prepared: Prepared, crop_labels: NDArray[np.uint8]) -> LungView:
-    """The slices and the lung mask that the encoders see (steps 4, from the U-Net's labels on, to 8).
+def view_lungs(prepared: Prepared, crop_labels: NDArray[np.uint8], strict: bool = False) -> LungView:
+    """The slices and the lung mask that the encoders see (steps 4, from the U-Net's labels on, to 8), checked.
 
     Parameters
     ----------
     crop_labels : (Z, 256, 256), the U-Net's, of the crops
+    strict : refuse the scan also where a check warns
 
     Raises
     ------
     NoLungError : if no lung, or too little of it, is found
+    QualityError : if a check says that these are no lungs to answer for
     """
     start = time.perf_counter()
     ct = prepared.ct
@@ -108,7 +119,10 @@ def view_lungs(prepared: Prepared, crop_labels: NDArray[np.uint8]) -> LungView:
         low, high = prepared.hu_range
         what = f"{ct.name} ({prepared.slices} slices, {low:g}…{high:g} HU)"
         raise NoLungError(f"{error} in {what}. Is it a chest CT in Hounsfield units?") from None
-    return LungView(image, mask, lung_voxels * VOXEL_LITRES, time.perf_counter() - start)
+    litres = lung_voxels * VOXEL_LITRES
+    checks = (*prepared.checks, *check_lungs(ct, labels, litres))
+    refuse(ct.path or ct.name, checks, strict)
+    return LungView(image, mask, litres, checks, time.perf_counter() - start)
 
 
 def upright(ct: CT, labels: NDArray[np.uint8]) -> tuple[NDArray, NDArray[np.uint8]]:
