@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-from conftest import small_chest
+from conftest import ROOT, small_chest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -191,8 +191,9 @@ def test_any_volume_with_any_labels_can_be_checked(chest, data, shape):
     json.dumps([asdict(check) for check in checks.values()], allow_nan=False)
 
 
-@given(st.lists(st.floats(2, 100), min_size=5, max_size=30), st.floats(0.1, 10))
-def test_a_jump_is_one_relative_to_its_neighbours_whatever_the_noise(steps, scale):
+@settings(deadline=None)
+@given(st.lists(st.floats(2, 100), min_size=5, max_size=30))
+def test_a_jump_is_told_by_its_neighbours(steps):
     steps = np.array(steps)
     assert largest_jump(steps) == pytest.approx(largest_jump(steps[::-1]))
     assert largest_jump(np.full(10, steps[0])) == pytest.approx(1)
@@ -207,6 +208,7 @@ def test_blood_is_looked_for_between_two_lungs_only(chest):
 # --- how it is judged
 
 
+@settings(deadline=None)
 @given(NAMES, VALUES)
 def test_a_recorded_value_is_judged_again_as_it_was(name, value):
     check = judge(name, value)
@@ -214,6 +216,7 @@ def test_a_recorded_value_is_judged_again_as_it_was(name, value):
     assert Check(**json.loads(json.dumps(asdict(check), allow_nan=False))) == check
 
 
+@settings(deadline=None)
 @given(NAMES, st.floats(0, 1e5), st.floats(0, 1e5))
 def test_the_farther_from_what_is_expected_the_worse(name, step, more):
     low, high = LIMITS[name].ok
@@ -256,6 +259,19 @@ def test_a_refusal_keeps_its_checks_on_the_way_out_of_a_process():
     error = QualityError("scan: no chest", [judge("slices", 3)])
     again = pickle.loads(pickle.dumps(error))
     assert (str(again), again.checks) == (str(error), error.checks)
+
+
+def test_the_document_has_the_limits():
+    document = (ROOT / "docs/quality_checks.md").read_text()
+
+    def span(least, most):
+        if least == -math.inf and most == math.inf:
+            return "never"
+        return f"≥ {least:g}" if most == math.inf else f"≤ {most:g}" if least == 0 else f"{least:g} to {most:g}"
+
+    for name, each in LIMITS.items():
+        row = f"| `{name}` | {each.subject} | {each.unit} | {span(*each.ok)} | {span(*each.usable)} |"
+        assert row in document
 
 
 # --- where it is found

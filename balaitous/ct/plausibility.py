@@ -183,8 +183,9 @@ LIMITS: Mapping[str, Limits] = {
         low="hardly any bone; give the chest without a display window applied",
         high=NOT_HU,
     ),
-    # Supine, on CT: 4.1 ± 1.2 l [Cressoni], 4.7 ± 1.2 l [Cheng]. Pneumonia and breathing out halve it, emphysema adds.
-    "lung_volume": Limits("lung volume", "l", (1.5, 10), (0.5, 14), f"little lung found; {LOOK}", f"too much; {LOOK}"),
+    # Supine, on CT: 4.1 ± 1.2 l [Cressoni], 4.7 ± 1.2 l [Cheng]. Breathing out and pneumonia halve it, emphysema adds;
+    # the severest, who matter most here, keep some tenths of a litre of air. Blobs found by mistake have millilitres.
+    "lung_volume": Limits("lung volume", "l", (1.5, 10), (0.2, 14), f"little lung found; {LOOK}", f"too much; {LOOK}"),
     # −820 HU breathed in, −950 in emphysema, −500 in severe pneumonia. Air alone and tissue alone are no lung.
     "lung_density": Limits(
         "mean of the lungs", "HU", (-930, -500), (-980, -150), f"nothing but air; {LOOK}", f"dense lungs; {LOOK}"
