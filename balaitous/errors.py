@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from balaitous.ct.plausibility import Check
 
+MAXIMUM_MESSAGE = 1200  # characters: its beginning and its end, which says what to do
+
 
 class BalaitousError(Exception):
     """Base of every error about data or weights."""
@@ -52,9 +54,20 @@ class WeightsError(BalaitousError):
     exit_code = 4
 
 
+def one_line(text: str) -> str:
+    """A message with one space between words, names of any length cut and of any bytes made printable.
+
+    Names and header fields come from files, and must neither fake a line of the log nor steer a terminal.
+    """
+    text = " ".join(text.split())
+    text = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    start, end = 2 * MAXIMUM_MESSAGE // 3, MAXIMUM_MESSAGE // 3
+    return text if len(text) <= MAXIMUM_MESSAGE else f"{text[:start]} … {text[-end:]}"
+
+
 def explain(error: Exception) -> str:
     """What went wrong, on one line."""
-    message = " ".join(str(error).split())
+    message = one_line(str(error))
     if isinstance(error, BalaitousError):
         return message
     if isinstance(error, MemoryError):

@@ -15,11 +15,11 @@ from pathlib import Path, PurePosixPath
 import fsspec
 from fsspec.core import url_to_fs
 
-from balaitous.ct.fingerprint import VOXEL_FILE
-from balaitous.ct.integrity import MAXIMUM_HEADER_BYTES
+from balaitous.ct.headers import MAXIMUM_HEADER_BYTES
 from balaitous.ct.volume import scan_name
 from balaitous.errors import BalaitousError, InputError
 
+VOXEL_FILE = re.compile(rb"^(?:ElementDataFile\s*=|data ?file\s*:)[ \t]*(.*?)[ \t\r]*$", re.IGNORECASE | re.MULTILINE)
 PASSWORD = re.compile(r"(?<=://)([^/@:\s]*):[^/\s]*@")
 SIGNATURE = re.compile(r"(https?://[^?\s]*)\?[^\s'\")]*")  # of a pre-signed address
 

@@ -8,19 +8,22 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import groupby
 from pathlib import Path, PurePath, PurePosixPath
 
 import fsspec
 import pandas as pd
-import pydicom
-from pydicom.errors import InvalidDicomError
+from pydicom.tag import Tag
 
 from balaitous.cohort.remote import is_url, reachable, shown
+from balaitous.ct.dicom import read_header
+from balaitous.ct.integrity import files_below
 from balaitous.ct.patient import Patient, resolve
 from balaitous.ct.volume import IMAGE_SUFFIXES
 from balaitous.errors import InputError
 
 SCAN_ENDINGS = (*IMAGE_SUFFIXES, ".zip")
+STUDY_INSTANCE_UID = Tag("StudyInstanceUID")
 
 
 @dataclass(frozen=True)
@@ -150,32 +153,40 @@ def holds_dicom(files: fsspec.AbstractFileSystem, root: str, members: Sequence[P
 
 
 def scans_in(folder: Path) -> Iterator[Path]:
-    """The scans of a folder and its sub-folders, by name: image files and folders that are one DICOM study."""
-    if is_dicom_study(folder):
-        yield folder
-        return
-    for each in sorted(folder.iterdir()):
-        if each.is_dir():
-            yield from scans_in(each)
-        elif is_image_file(each):
-            yield each
+    """The scans of a folder and its sub-folders, by name: image files and folders that are one DICOM study.
+
+    Links are followed, but no folder is visited twice: links may lead back.
+    """
+    todo, visited = [folder], set()
+    while todo:
+        each = todo.pop()
+        if not each.is_dir():
+            if is_image_file(each):
+                yield each
+        elif (real := each.resolve()) not in visited:
+            visited.add(real)
+            if is_dicom_study(each):
+                yield each
+            else:
+                todo += sorted(each.iterdir(), reverse=True)
 
 
 def is_dicom_study(folder: Path) -> bool:
     """Whether a folder, its sub-folders included, holds DICOM files of one study, and no image files."""
     studies = set()
-    for parent, _, names in os.walk(folder):
-        if any(is_image_file(Path(name)) for name in names):
+    for _, files in groupby(files_below(folder), key=lambda file: file.parent):
+        names = sorted(files)
+        if any(map(is_image_file, names)):
             return False
         # one file speaks for the folder it lies in: thousands of headers need not be read twice
-        studies.add(next(filter(None, (study_uid(Path(parent, name)) for name in sorted(names))), None))
+        studies.add(next(filter(None, map(study_uid, names)), None))
     return len(studies - {None}) == 1
 
 
 def study_uid(path: Path) -> str | None:
     """StudyInstanceUID of a DICOM image; None of any other file."""
     try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["StudyInstanceUID", "SOPClassUID"])
-    except (InvalidDicomError, OSError):
+        header = read_header(path, [STUDY_INSTANCE_UID])
+        return str(header.get("StudyInstanceUID", "")) or None
+    except Exception:  # pydicom lets a dozen types through for damaged headers; reading the scan will say so
         return None
-    return str(header.get("StudyInstanceUID", "")) or None

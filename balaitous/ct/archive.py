@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import stat
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from balaitous.ct.limits import SIZE_VARIABLE, in_time, maximum_bytes
 from balaitous.errors import InputError
 
-MAXIMUM_UNPACKED_BYTES = 8 * 2**30  # eight times a 2,000-slice series; what a hostile archive may fill of the disk
+MAXIMUM_LISTING_BYTES = 2**23  # the list of members: some 70,000 of them
+MAXIMUM_DEPTH = 50  # folders in folders
+METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}  # zipfile bounds no other one's memory
 
 
 @contextmanager
@@ -22,34 +25,54 @@ def unpacked(path: Path) -> Iterator[Path]:
     Raises
     ------
     InputError
-        Not a whole zip file, encrypted, larger than `MAXIMUM_UNPACKED_BYTES`, or with a member that is a link or lies
-        outside the folder.
+        Not a whole zip file, encrypted, larger than `maximum_bytes`, or with a member that is a link or lies outside
+        the folder.
     """
     with tempfile.TemporaryDirectory(prefix="balaitous-") as folder:
         try:
-            with zipfile.ZipFile(path) as archive:
+            with _Archive(path) as file, zipfile.ZipFile(file) as archive:
                 _check_members(archive.infolist())
-                archive.extractall(folder)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
-            raise InputError(f"expected a whole zip file of a DICOM folder, cannot unpack it ({error})") from error
+                for member in in_time(archive.infolist()):
+                    archive.extract(member, folder)
+        except InputError:
+            raise
+        except Exception as error:  # zipfile lets a dozen types through for damaged archives
+            raise InputError(
+                f"expected a whole zip file of a DICOM folder, cannot unpack it ({error}); pack the folder again"
+            ) from error
         yield Path(folder)
+
+
+class _Archive(io.BufferedReader):
+    """A zip file whose list of members, which zipfile reads at once, is not too long."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > MAXIMUM_LISTING_BYTES:
+            raise zipfile.BadZipFile(f"its list of members takes more than {MAXIMUM_LISTING_BYTES:,} bytes")
+        return super().read(size)
 
 
 def _check_members(members: list[zipfile.ZipInfo]) -> None:
     # zipfile never writes more than a member declares, so the declared sizes bound what is unpacked.
     declared = sum(member.file_size for member in members)
-    if declared > MAXIMUM_UNPACKED_BYTES:
+    if declared > maximum_bytes():
         raise InputError(
-            f"expected at most {MAXIMUM_UNPACKED_BYTES / 2**30:.0f} GiB in the zip, it declares "
-            f"{declared / 2**30:.1f} GiB; pack one CT series only"
+            f"expected at most {maximum_bytes() / 2**30:g} GiB in the zip, it declares {declared / 2**30:.1f} GiB; "
+            f"pack one CT series only, or raise {SIZE_VARIABLE}"
         )
     for member in members:
-        outside = any(
-            kind(member.filename).is_absolute() or ".." in kind(member.filename).parts or kind(member.filename).drive
-            for kind in (PurePosixPath, PureWindowsPath)
-        )
+        kinds = [kind(member.filename) for kind in (PurePosixPath, PureWindowsPath)]
+        outside = any(path.is_absolute() or ".." in path.parts or path.drive for path in kinds)
         if outside or stat.S_ISLNK(member.external_attr >> 16):
             raise InputError(
                 f"expected plain files inside the zip's own folder, found {member.filename!r}, which is a link or "
                 "points outside; pack the DICOM folder again"
+            )
+        if member.compress_type not in METHODS or len(kinds[0].parts) > MAXIMUM_DEPTH:
+            raise InputError(
+                f"expected files that are stored or deflated, at most {MAXIMUM_DEPTH} folders deep, found one that is "
+                f"not: {member.filename[:80]!r}; pack the DICOM folder again"
             )

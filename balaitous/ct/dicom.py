@@ -7,8 +7,8 @@ product is the normal along which slices are ordered.
 
 from __future__ import annotations
 
+import io
 import math
-import os
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,16 +18,30 @@ import pydicom
 import pydicom.config
 from pydicom.dataset import FileDataset
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
+from pydicom.filereader import read_dataset, read_partial, read_preamble
+from pydicom.tag import BaseTag, Tag
+from pydicom.uid import (
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    EnhancedCTImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+)
 
+from balaitous.ct.integrity import check_inside, files_below
+from balaitous.ct.limits import SIZE_VARIABLE, in_time, maximum_voxels
 from balaitous.ct.patient import Patient, from_header
-from balaitous.ct.plausibility import DIRECTION_TOLERANCE, MAXIMUM_VOXELS
+from balaitous.ct.plausibility import DIRECTION_TOLERANCE
 from balaitous.errors import InputError
 
-HEADER_TAGS = [
-    *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Modality", "ImageType", "PatientAge", "PatientSex"),
-    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"),
+HEADER_TAGS: list[BaseTag | int] = [
+    Tag(keyword)
+    for keyword in (
+        *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Modality", "ImageType", "PatientAge", "PatientSex"),
+        *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "SamplesPerPixel"),
+        *("NumberOfFrames", "RescaleSlope", "RescaleIntercept"),
+    )
 ]
+MAXIMUM_HEADER_BYTES = 2**21  # of what a reader of the tags above goes through; a CT slice has a few thousand
 AXIAL_COSINE = math.cos(math.radians(30))  # a slice counts as axial when its normal is within 30° of the body's axis
 SPACING_TOLERANCE_MM = 1e-3  # of the pixel spacing between the slices of a series
 SAME_POSITION_MM = 1e-2  # two slices nearer than this lie at the same place
@@ -43,11 +57,13 @@ class Series:
     ----------
     uid : its SeriesInstanceUID
     files : one file a slice, in the order of growing position along the normal
+    shape : rows, columns
     patient : age and sex in its headers
     """
 
     uid: str
     files: tuple[Path, ...]
+    shape: tuple[int, int]
     patient: Patient
 
 
@@ -100,19 +116,19 @@ def select_series(folder: Path, uid: str | None = None) -> Series:
     except InputError as error:
         hint = f" (or choose another series: {listing})" if len(series) > 1 else ""
         raise InputError(f"series {chosen}: {error}{hint}") from error
-    return Series(chosen, tuple(each.file for each in ordered), ordered[0].patient)
+    return Series(chosen, tuple(each.file for each in ordered), ordered[0].shape, ordered[0].patient)
 
 
 def _read_headers(folder: Path) -> tuple[list[_Slice], Counter[str]]:
     """Every CT slice below the folder, and how many files of which other kind lie there."""
     slices: dict[tuple[str, bytes], _Slice] = {}
     others: Counter[str] = Counter()
-    files = sorted(Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
     # Odd values in tags we do not use are no concern of ours, and pydicom would warn about them.
     with pydicom.config.disable_value_validation():
-        for file in files:
+        for file in in_time(sorted(in_time(files_below(folder)))):
+            check_inside(file, folder)
             try:
-                header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=HEADER_TAGS)
+                header = read_header(file, HEADER_TAGS)
                 kind = _kind(header)
                 if kind == "CT slice":
                     each = _slice(file, header)
@@ -121,12 +137,50 @@ def _read_headers(folder: Path) -> tuple[list[_Slice], Counter[str]]:
                     others[kind] += 1
             except InvalidDicomError:
                 others["not DICOM"] += 1
+            except PermissionError:
+                raise
             except Exception as error:  # pydicom lets a dozen types through for damaged headers
+                reason = str(error) or type(error).__name__
                 raise InputError(
-                    f"expected readable DICOM files, {file.relative_to(folder)} has a damaged header ({error}); "
+                    f"expected readable DICOM files, {file.relative_to(folder)} has a damaged header ({reason}); "
                     "export the series again"
                 ) from error
     return list(slices.values()), others
+
+
+def read_header(file: Path, tags: list[BaseTag | int]) -> FileDataset:
+    """Some tags of a DICOM file; nothing behind the last of them is read.
+
+    Raises
+    ------
+    InvalidDicomError : if it is no DICOM file
+    Exception : of any kind, where its header is damaged, or longer than `MAXIMUM_HEADER_BYTES`
+    """
+    if not file.is_file():  # to open a pipe is to wait for ever
+        raise InvalidDicomError("not a file")
+    with _Header(file) as stream:
+        read_preamble(stream, force=False)
+        meta = read_dataset(stream, False, True, stop_when=lambda tag, *_: Tag(tag).group != 2)
+        if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:  # pydicom and GDCM inflate it whole
+            if meta.get("MediaStorageSOPClassUID") == CTImageStorage:
+                raise ValueError("deflated; write it in another transfer syntax")
+            return FileDataset(file, {})
+        stream.seek(0)
+        return read_partial(stream, stop_when=lambda tag, *_: tag > max(tags), specific_tags=tags)
+
+
+class _Header(io.BufferedReader):
+    """A file of which only `MAXIMUM_HEADER_BYTES` can be read: sequences of empty items would take pydicom minutes."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(io.FileIO(file))
+        self.left = MAXIMUM_HEADER_BYTES
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.left -= MAXIMUM_HEADER_BYTES if size is None or size < 0 else size
+        if self.left < 0:
+            raise ValueError(f"longer than {MAXIMUM_HEADER_BYTES:,} bytes")
+        return super().read(size)
 
 
 def _kind(header: FileDataset) -> str:
@@ -136,6 +190,8 @@ def _kind(header: FileDataset) -> str:
         return f"DICOM of another kind ({header.get('Modality') or 'no modality'})"
     if "LOCALIZER" in (header.get("ImageType") or ()):
         return "localizer"
+    if (header.get("NumberOfFrames") or 1) != 1 or (header.get("SamplesPerPixel") or 1) != 1:
+        return "CT image with several frames or colours"
     geometry = (
         "SeriesInstanceUID",
         "ImagePositionPatient",
@@ -148,6 +204,10 @@ def _kind(header: FileDataset) -> str:
 
 
 def _slice(file: Path, header: FileDataset) -> _Slice:
+    numbers = [*header.ImagePositionPatient, *header.ImageOrientationPatient, *header.PixelSpacing]
+    numbers += [header.get("RescaleSlope") or 1, header.get("RescaleIntercept") or 0]
+    if not np.isfinite(np.array(numbers, dtype=float)).all():
+        raise ValueError(f"not all numbers in {', '.join(map(str, numbers))}")
     return _Slice(
         file=file,
         series_uid=str(header.SeriesInstanceUID),
@@ -169,8 +229,11 @@ def _ordered(slices: list[_Slice]) -> list[_Slice]:
     first = slices[0]
     if len(slices) < 2:
         raise InputError("expected a volume, found one slice; give the whole series")
-    if len(slices) * first.shape[0] * first.shape[1] > MAXIMUM_VOXELS:
-        raise InputError(f"expected at most {MAXIMUM_VOXELS:,} voxels, found {len(slices)} slices of {first.shape}")
+    if len(slices) * first.shape[0] * first.shape[1] > maximum_voxels():
+        raise InputError(
+            f"expected at most {maximum_voxels():,.0f} voxels, found {len(slices)} slices of {first.shape}; keep one "
+            f"series only, or raise {SIZE_VARIABLE}"
+        )
     _check_same_plane(slices)
     along = np.array([each.position_mm @ first.normal for each in slices])
     order = np.argsort(along, kind="stable")

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from balaitous.ct.integrity import MAXIMUM_HEADER_BYTES
+from balaitous.ct.headers import METAIMAGE_ENDINGS, NRRD_ENDINGS, locate_voxels
+from balaitous.ct.integrity import files_below
+from balaitous.errors import InputError
 
 DICOM_MARK = b"DICM"  # after a preamble of 128 bytes (PS3.10, 7.1); files without it are not read as DICOM either
-VOXEL_FILE = re.compile(rb"^(?:ElementDataFile\s*=|data ?file\s*:)[ \t]*(.*?)[ \t\r]*$", re.IGNORECASE | re.MULTILINE)
-WITH_HEADER = (".mha", ".mhd", ".nrrd", ".nhdr")
 
 
 def content_sha256(path: str | os.PathLike[str]) -> str:
@@ -34,7 +33,9 @@ def content_sha256(path: str | os.PathLike[str]) -> str:
     path = Path(path)
     if path.is_dir():
         return _sha256_of_list((name, path / name) for name in _dicom_files(path))
-    voxels = _voxel_files(path) if path.suffix.lower() in WITH_HEADER else []
+    if path.exists() and not path.is_file():  # to open a pipe is to wait for ever
+        raise OSError(f"{path} is no file")
+    voxels = _voxel_files(path) if path.suffix.lower() in (*METAIMAGE_ENDINGS, *NRRD_ENDINGS) else []
     if voxels:
         return _sha256_of_list([("", path), *((name, path.parent / name) for name in voxels)])
     return _sha256(path)
@@ -52,8 +53,8 @@ def _sha256_of_list(files: Iterable[tuple[str, Path]]) -> str:
 
 def _dicom_files(folder: Path) -> list[str]:
     """Names of the DICOM files below the folder, ``/`` between their parts, in the order of their bytes."""
-    files = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
-    return sorted((each.relative_to(folder).as_posix() for each in files if _is_dicom(each)), key=os.fsencode)
+    files = (each.relative_to(folder).as_posix() for each in files_below(folder) if _is_dicom(each))
+    return sorted(files, key=os.fsencode)
 
 
 def _is_dicom(path: Path) -> bool:
@@ -64,18 +65,9 @@ def _is_dicom(path: Path) -> bool:
 
 
 def _voxel_files(header: Path) -> list[str]:
-    """Names of the files that a header says hold its voxels, as far as they are there; none if it holds them itself.
-
-    It names one file, or a pattern such as ``slice%03d.raw 1 40 1`` (first, last, step), or LIST and a file a line.
-    """
-    with header.open("rb") as file:
-        text = file.read(MAXIMUM_HEADER_BYTES)
-    if (match := VOXEL_FILE.search(text)) is None:
+    """Names of the files beside a header that hold its voxels; none if it holds them itself, or they cannot be read."""
+    try:
+        files = locate_voxels(header).files
+    except InputError:
         return []
-    names = [os.fsdecode(match[1])]
-    pattern = re.fullmatch(r"(.*%0?\d*d\S*) +(\d+) +(\d+) +(\d+).*", names[0])
-    if names[0].upper().startswith("LIST"):
-        names = [os.fsdecode(line.strip()) for line in text[match.end() :].splitlines()]
-    elif pattern and int(pattern[4]):
-        names = [pattern[1] % number for number in range(int(pattern[2]), int(pattern[3]) + 1, int(pattern[4]))]
-    return [name for name in names if name and (header.parent / name).is_file()]
+    return [file.relative_to(header.parent).as_posix() for file in files if file != header]

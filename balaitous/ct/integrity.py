@@ -1,22 +1,24 @@
-"""Is the file whole? Checked before its voxels are read.
+"""Is the file whole, and is it all there is to read? Checked before its voxels are read.
 
 SimpleITK does not notice: a MetaImage or NIfTI file whose compressed voxels are cut short or damaged comes back as an
 image full of garbage, without an exception, and a header may ask for more memory than the machine has. So the stored
-voxels are located from the header, compared with the file's size, and compressed ones are inflated once against their
-checksum (about 0.3 s for a thin-slice chest CT, a small constant amount of memory).
+voxels are located from the header (`balaitous.ct.headers`), compared with the file's size, and compressed ones are
+inflated once against their checksum (about 0.3 s for a thin-slice chest CT, a small constant amount of memory).
 """
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from balaitous.ct.limits import in_time
 from balaitous.errors import InputError
 
-MAXIMUM_HEADER_BYTES = 2**20
 CHUNK_BYTES = 2**20
+SURPLUS_BYTES = 2**20  # what may follow the voxels, such as padding; more is not written by accident
 DEFLATE_MAXIMUM_RATIO = 1032  # zlib's technical notes, "Maximum Compression Factor"
 ZLIB_OR_GZIP = zlib.MAX_WBITS | 32
 GZIP_MAGIC = b"\x1f\x8b"
@@ -25,27 +27,39 @@ LFS_POINTER = b"version https://git-lfs"
 
 @dataclass(frozen=True)
 class StoredVoxels:
-    """Where the voxels lie: a file, the byte they start at, whether they are deflated, and into how many bytes."""
+    """Where the voxels lie.
 
-    file: Path
+    Attributes
+    ----------
+    files : one, or several that hold equal parts in this order
+    offset : byte of each file that they start at
+    compressed : whether they are deflated; in one file then
+    declared_length : bytes that they take in the file; None: up to its end
+    """
+
+    files: tuple[Path, ...]
     offset: int
     compressed: bool
-    declared_length: int | None = None  # None: up to the file's end
+    declared_length: int | None = None
 
     @property
-    def length(self) -> int:
-        available = self.file.stat().st_size - self.offset
-        return available if self.declared_length is None else min(available, self.declared_length)
+    def lengths(self) -> list[int]:
+        """Bytes that each file holds of them."""
+        available = [max(0, file.stat().st_size - self.offset) for file in self.files]
+        return [length if self.declared_length is None else min(length, self.declared_length) for length in available]
 
     def chunks(self) -> Iterator[bytes]:
-        with self.file.open("rb") as file:
+        """The bytes of the first file."""
+        with self.files[0].open("rb") as file:
             file.seek(self.offset)
-            for start in range(0, self.length, CHUNK_BYTES):
-                yield file.read(min(CHUNK_BYTES, self.length - start))
+            for start in range(0, self.lengths[0], CHUNK_BYTES):
+                yield file.read(min(CHUNK_BYTES, self.lengths[0] - start))
 
 
 def check_is_data(path: Path) -> None:
-    """Refuse an empty file and the pointer that git-LFS leaves where a file was not fetched."""
+    """Refuse an empty file, a device or pipe, and the pointer that git-LFS leaves where a file was not fetched."""
+    if not path.is_file():  # to open a pipe is to wait for ever
+        raise InputError("expected a file, found a device, a pipe or a link to nothing; give the file itself")
     with path.open("rb") as file:
         start = file.read(len(LFS_POINTER))
     if not start:
@@ -54,57 +68,76 @@ def check_is_data(path: Path) -> None:
         raise InputError('expected an image, found a git-LFS pointer; run "git lfs pull" to get the file itself')
 
 
-def locate_voxels(path: Path) -> StoredVoxels | None:
-    """Where the header says the voxels are, None for layouts that SimpleITK checks itself (lists of files, text).
+def files_below(folder: Path) -> Iterator[Path]:
+    """Every file of a folder and its sub-folders, however deep; folders that are links are left out, as they may loop.
 
-    Raises
-    ------
-    InputError
-        The header is not of the format that the file's name promises, or names a data file that is not there.
+    The files of one folder follow each other.
     """
-    name = path.name.lower()
-    if name.endswith((".mha", ".mhd")):
-        return _locate_metaimage(path)
-    if name.endswith((".nrrd", ".nhdr")):
-        return _locate_nrrd(path)
-    with path.open("rb") as file:
-        return StoredVoxels(path, 0, compressed=file.read(2) == GZIP_MAGIC)
+    folders = [os.fspath(folder)]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif not entry.is_dir():
+                    yield Path(entry.path)
+
+
+def check_inside(file: Path, folder: Path) -> None:
+    """Refuse a file that lies outside a folder, by its name or because it or a folder on the way is a link."""
+    if not file.resolve().is_relative_to(folder.resolve()):
+        raise InputError(
+            f"expected files inside the scan's own folder, {os.path.relpath(file, folder)} lies outside "
+            "or links to there; copy the file itself into the folder"
+        )
 
 
 def check_whole(voxels: StoredVoxels, expected_bytes: int) -> None:
-    """Refuse a file that cannot hold, or turns out not to hold, the bytes that its header declares.
+    """Refuse files that cannot hold, or turn out not to hold, the bytes that the header declares.
 
     Parameters
     ----------
-    voxels : from `locate_voxels`
+    voxels : from `balaitous.ct.headers.locate_voxels`
     expected_bytes : size of the voxels before compression, from `StoredVoxels.offset` on
     """
-    if expected_bytes > voxels.length * (DEFLATE_MAXIMUM_RATIO if voxels.compressed else 1):
-        raise InputError(
-            f"expected {expected_bytes:,} bytes of voxels as its header declares, {voxels.file.name} holds "
-            f"{voxels.length:,}{' compressed' * voxels.compressed}; the file is cut short or its header wrong: copy it "
-            "again"
-        )
-    if voxels.compressed:
-        try:
-            inflated = _inflated_bytes(voxels.chunks())
-        except zlib.error as error:
+    for file, length in zip(voxels.files, voxels.lengths, strict=True):
+        if expected_bytes > length * len(voxels.files) * (DEFLATE_MAXIMUM_RATIO if voxels.compressed else 1):
             raise InputError(
-                f"expected intact compressed voxels, {voxels.file.name} is cut short or damaged ({error}); "
-                "copy it again"
-            ) from error
-        if inflated < expected_bytes:
-            raise InputError(
-                f"expected {expected_bytes:,} bytes of voxels as its header declares, found {inflated:,} in "
-                f"{voxels.file.name}; its header is wrong: write the file again"
+                f"expected {expected_bytes // len(voxels.files):,} bytes of voxels as its header declares, {file.name} "
+                f"holds {length:,}{' compressed' * voxels.compressed}; the file is cut short or its header wrong: copy "
+                "it again"
             )
+    if voxels.compressed:
+        _check_inflated(voxels, expected_bytes)
 
 
-def _inflated_bytes(chunks: Iterator[bytes]) -> int:
-    """Size of the zlib or gzip stream once inflated, checksums verified; gzip files may have several members."""
+def _check_inflated(voxels: StoredVoxels, expected_bytes: int) -> None:
+    name = voxels.files[0].name
+    try:
+        inflated = _inflated_bytes(voxels.chunks(), expected_bytes + SURPLUS_BYTES)
+    except zlib.error as error:
+        raise InputError(
+            f"expected intact compressed voxels, {name} is cut short or damaged ({error}); copy it again"
+        ) from error
+    if not expected_bytes <= inflated <= expected_bytes + SURPLUS_BYTES:
+        found = f"{inflated:,}" if inflated < expected_bytes else "more"
+        raise InputError(
+            f"expected {expected_bytes:,} bytes of voxels as its header declares, found {found} in {name}; its header "
+            "is wrong: write the file again"
+        )
+
+
+def _inflated_bytes(chunks: Iterator[bytes], limit: int) -> int:
+    """Size of the zlib or gzip stream once inflated, checksums verified; gzip files may have several members.
+
+    Nothing is inflated beyond `limit`, so that a small file cannot ask for hours; the size is then above it.
+    """
     total, stream, data = 0, zlib.decompressobj(ZLIB_OR_GZIP), b""
+    chunks = in_time(chunks)
     while data := data or next(chunks, b""):
         total += len(stream.decompress(data, CHUNK_BYTES))
+        if total > limit:
+            return total
         data = stream.unconsumed_tail
         if stream.eof:
             data = stream.unused_data + next(chunks, b"")
@@ -115,62 +148,3 @@ def _inflated_bytes(chunks: Iterator[bytes]) -> int:
     if not stream.eof:
         raise zlib.error("the stream ends too early")
     return total
-
-
-def _locate_metaimage(path: Path) -> StoredVoxels | None:
-    """MetaImage: lines ``Key = value``, of which ElementDataFile is the last."""
-    fields: dict[str, str] = {}
-    with path.open("rb") as file:
-        while "ElementDataFile" not in fields:
-            line = file.readline(MAXIMUM_HEADER_BYTES)
-            key, separator, value = line.decode("latin-1").partition("=")
-            if not separator or file.tell() > MAXIMUM_HEADER_BYTES:
-                raise InputError("expected a MetaImage header (Key = value lines), found none; is it a MetaImage file?")
-            fields[key.strip()] = value.strip()
-        offset = file.tell()
-    missing = [key for key in ("NDims", "DimSize", "ElementType") if key not in fields]
-    if missing:
-        raise InputError(f"expected a MetaImage header with {', '.join(missing)}, found none; write the file again")
-    data_file = fields["ElementDataFile"]
-    compressed = fields.get("CompressedData", "False")[:1] in {"T", "t", "1"}
-    text = fields.get("BinaryData", "True")[:1] in {"F", "f"}
-    if text or data_file.upper().startswith("LIST") or "%" in data_file or fields.get("HeaderSize", "0") != "0":
-        return None
-    local = data_file.upper() == "LOCAL"
-    told = fields.get("CompressedDataSize", "")
-    if compressed and local and not told.isdigit():  # SimpleITK would read garbage
-        raise InputError(
-            "expected CompressedDataSize in the header of compressed MetaImage, found none; write it again"
-        )
-    declared_length = int(told) if compressed and told.isdigit() else None
-    return StoredVoxels(
-        path if local else _beside(path, data_file), offset if local else 0, compressed, declared_length
-    )
-
-
-def _locate_nrrd(path: Path) -> StoredVoxels | None:
-    """NRRD: a magic line, ``key: value`` lines, an empty line before attached voxels."""
-    fields: dict[str, str] = {}
-    with path.open("rb") as file:
-        if not file.readline(MAXIMUM_HEADER_BYTES).startswith(b"NRRD"):
-            raise InputError("expected a NRRD header, found none; is it a NRRD file?")
-        while line := file.readline(MAXIMUM_HEADER_BYTES).strip():
-            key, _, value = line.decode("latin-1").partition(":")
-            fields[key.strip().lower().replace(" ", "")] = value.strip()
-        offset = file.tell()
-    compressed = fields.get("encoding") in {"gz", "gzip"}
-    data_file = fields.get("datafile")
-    if not (compressed or fields.get("encoding") == "raw") or "lineskip" in fields or "byteskip" in fields:
-        return None
-    if data_file is None:
-        return StoredVoxels(path, offset, compressed)
-    if data_file.upper().startswith("LIST") or "%" in data_file:
-        return None
-    return StoredVoxels(_beside(path, data_file), 0, compressed)
-
-
-def _beside(header: Path, data_file: str) -> Path:
-    voxels = header.parent / data_file
-    if not voxels.is_file():
-        raise InputError(f"expected its voxels in {data_file} as the header says, that file is not there; copy both")
-    return voxels

@@ -17,6 +17,7 @@ from balaitous.errors import InputError
 
 DEFAULT_AGE_YEARS = 65.0  # the published package's value where nothing is known
 DEFAULT_SEX = 0.5  # half-way between female (0) and male (1)
+MAXIMUM_SIDECAR_BYTES = 2**20  # what is longer is cut, and no JSON any more
 MAXIMUM_AGE_YEARS = 120.0  # headers hold slips such as 999Y; nobody older was ever scanned
 UNITS_PER_YEAR = {"D": 365.25, "W": 365.25 / 7, "M": 12.0, "Y": 1.0, "": 1.0}
 SEXES = {"M": 1.0, "F": 0.0, "1": 1.0, "0": 0.0, "0.5": 0.5, "1.0": 1.0, "0.0": 0.0}
@@ -103,8 +104,9 @@ def read_sidecar(path: Path) -> Patient:
         The file is not a JSON object, or holds an age or a sex that is none.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+        with path.open("rb") as file:
+            content = json.loads(file.read(MAXIMUM_SIDECAR_BYTES).decode("utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"expected JSON in the side-car {path.name}, cannot read it ({error}); correct it") from error
     if not isinstance(content, dict):
         raise InputError(

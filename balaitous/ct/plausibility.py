@@ -20,25 +20,31 @@ from typing import Any, Literal
 
 import numpy as np
 
+from balaitous.ct.limits import SIZE_VARIABLE, maximum_voxels
 from balaitous.errors import InputError, QualityError
 
 Status = Literal["ok", "warn", "fail"]
 Range = tuple[float, float]
 
-MAXIMUM_VOXELS = 2**31  # 4 GiB of int16; a 2,000-slice CT of 1,024² pixels. Headers that declare more are wrong
 MAXIMUM_EXTENT_MM = 3000.0  # longer than any scanner table
+MAXIMUM_LITRES = 3000.0  # a bore of 1 m × 1 m over that length; resampled, some 500 MB
 DIRECTION_TOLERANCE = 1e-2  # of direction cosines: 0.6°; some writers round them to three digits
 FLOOR_HU = -1024  # air on the 12-bit scale of CT; scanners pad outside the field of view with anything below
 CEILING_HU = np.iinfo(np.int16).max  # metal reaches some 30,000 HU on an extended scale
 AIR_HU = -200  # a chest CT has air, near −1000 HU, in and around the patient; fat ends at −150
 
 
-def check_volume(size: Sequence[int], spacing_mm: Sequence[float], direction: Sequence[float] | np.ndarray) -> None:
+def check_volume(
+    size: Sequence[int],
+    spacing_mm: Sequence[float],
+    origin_mm: Sequence[float],
+    direction: Sequence[float] | np.ndarray,
+) -> None:
     """Refuse what is no 3-D grid of a patient's size.
 
     Parameters
     ----------
-    size, spacing_mm : a number an axis; a fourth axis is accepted with size 1
+    size, spacing_mm, origin_mm : a number an axis; a fourth axis is accepted with size 1
     direction : direction cosines as a matrix or row by row, column k the direction of axis k
     """
     shape, dimensions = " × ".join(map(str, size)), len(size)
@@ -46,12 +52,18 @@ def check_volume(size: Sequence[int], spacing_mm: Sequence[float], direction: Se
         raise InputError(f"expected a 3-D volume, found a {dimensions}-D image ({shape}); give one volume")
     if min(size[:3]) < 2:
         raise InputError(f"expected a volume, found one slice ({shape}); give the whole series")
-    if math.prod(size) > MAXIMUM_VOXELS:
-        raise InputError(f"expected at most {MAXIMUM_VOXELS:,} voxels, its header declares {shape}; is it damaged?")
-    if not all(step > 0 and n * step <= MAXIMUM_EXTENT_MM for n, step in zip(size[:3], spacing_mm[:3], strict=True)):
+    if math.prod(size) > maximum_voxels():
+        raise InputError(
+            f"expected at most {maximum_voxels():,.0f} voxels, its header declares {shape}; is it damaged? If not, "
+            f"raise {SIZE_VARIABLE}"
+        )
+    extent_mm = [n * step for n, step in zip(size[:3], spacing_mm[:3], strict=True)]
+    if not all(0 < each <= MAXIMUM_EXTENT_MM for each in extent_mm) or math.prod(extent_mm) > MAXIMUM_LITRES * 1e6:
         raise InputError(f"expected voxel sizes in mm, found {spacing_mm} for {shape} voxels; correct the spacing")
+    if not all(map(math.isfinite, origin_mm)):
+        raise InputError(f"expected a place in mm, found the origin {origin_mm}; write the image again")
     cosines = np.reshape(direction, (dimensions, dimensions))[:3, :3]
-    if np.abs(cosines.T @ cosines - np.eye(3)).max() > DIRECTION_TOLERANCE:
+    if not np.abs(cosines.T @ cosines - np.eye(3)).max() <= DIRECTION_TOLERANCE:  # NaN is not either
         raise InputError(
             f"expected axes at right angles, found directions {cosines.tolist()} (a gantry tilt or shear); "
             "resample to a rectangular grid first"

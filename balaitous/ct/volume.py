@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,10 +23,13 @@ import SimpleITK as sitk
 
 from balaitous.ct.archive import unpacked
 from balaitous.ct.dicom import select_series
-from balaitous.ct.integrity import check_is_data, check_whole, locate_voxels
+from balaitous.ct.headers import METAIMAGE_ENDINGS, NRRD_ENDINGS, locate_voxels
+from balaitous.ct.integrity import check_is_data, check_whole
+from balaitous.ct.limits import Deadline, maximum_voxels
 from balaitous.ct.patient import Patient, format_age, format_sex, from_header, read_sidecar
-from balaitous.ct.plausibility import FLOOR_HU, MAXIMUM_VOXELS, check_hounsfield, check_volume
-from balaitous.errors import InputError, MaskError
+from balaitous.ct.pixel_data import copy_slices
+from balaitous.ct.plausibility import FLOOR_HU, check_hounsfield, check_volume
+from balaitous.errors import InputError, MaskError, one_line
 
 IMAGE_SUFFIXES = (".mha", ".mhd", ".nii.gz", ".nii", ".nrrd", ".nhdr")
 SPACING_MM = (1.5, 1.5, 5.0)  # x, y, z: what the published networks were trained on
@@ -98,9 +102,11 @@ def read_ct(path: str | os.PathLike[str], *, series: str | None = None) -> CT:
             raise InputError(f"expected a DICOM folder or zip to choose series {series} from, found an image file")
         return _read_file(path)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    except PermissionError as error:
-        raise InputError(f"{path}: expected a readable file, access is denied; check its permissions") from error
+        raise InputError(one_line(f"{path}: {error}")) from error
+    except OSError as error:
+        reason = "access is denied" if isinstance(error, PermissionError) else error.strerror or type(error).__name__
+        message = f"{path}: expected a readable file, {reason}; check its name, its permissions and the disk"
+        raise InputError(one_line(message)) from error
 
 
 def scan_name(path: str | os.PathLike[str]) -> str:
@@ -124,7 +130,7 @@ def resample(ct: CT, spacing_mm: Triple = SPACING_MM) -> CT:
     """
     size = ct.hu.shape[::-1]
     new_size = [int(n * old / new) for n, old, new in zip(size, ct.spacing_mm, spacing_mm, strict=True)]
-    if min(new_size) < 1 or math.prod(new_size) > MAXIMUM_VOXELS:
+    if min(new_size) < 1 or math.prod(new_size) > maximum_voxels():
         extent = " × ".join(f"{n * spacing:.4g}" for n, spacing in zip(size, ct.spacing_mm, strict=True))
         raise InputError(f"{ct.path}: expected a chest, found {extent} mm; give a whole CT with its spacing in mm")
     if tuple(new_size) == size and tuple(spacing_mm) == ct.spacing_mm:
@@ -208,21 +214,33 @@ def write_mha(path: str | os.PathLike[str], ct: CT) -> None:
 
 def _read_series(folder: Path, path: Path, uid: str | None) -> CT:
     chosen = select_series(folder, uid)
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames([os.fspath(file) for file in chosen.files])
-    try:
-        image = _execute(reader)
-    except InputError as error:
-        raise InputError(f"{error}; the first such file is {_first_unreadable(chosen.files)}") from error
-    check_volume(image.GetSize(), image.GetSpacing(), image.GetDirection())
+    with tempfile.TemporaryDirectory(prefix="balaitous-") as copies:
+        image = _execute_series(copy_slices(chosen.files, Path(copies), *chosen.shape), chosen.files)
+    check_volume(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
     return _ct(image, path, chosen.uid, chosen.patient)
 
 
-def _first_unreadable(files: Sequence[Path]) -> str:
+def _execute_series(copies: Sequence[Path], files: Sequence[Path]) -> sitk.Image:
+    """The series as one image; `files` are what the copies were made of."""
+    reader = sitk.ImageSeriesReader()
+    reader.SetImageIO("GDCMImageIO")  # else SimpleITK tries twenty readers
+    reader.SetFileNames([os.fspath(copy) for copy in copies])
+    deadline = Deadline()
+    reader.AddCommand(sitk.sitkProgressEvent, lambda: reader.Abort() if deadline.passed else None)  # after each slice
+    try:
+        return _execute(reader)
+    except InputError as error:
+        deadline.check()
+        raise InputError(f"{error}; the first such file is {_first_unreadable(copies, files)}") from error
+    finally:
+        reader.RemoveAllCommands()  # which hold the reader
+
+
+def _first_unreadable(copies: Sequence[Path], files: Sequence[Path]) -> str:
     """ITK does not always say which slice of a series it failed on."""
-    for file in files:
+    for copy, file in zip(copies, files, strict=True):
         try:
-            sitk.ReadImage(os.fspath(file))
+            sitk.ReadImage(os.fspath(copy), imageIO="GDCMImageIO")
         except RuntimeError:
             return file.name
     return "not to be told: each one reads alone"
@@ -239,19 +257,31 @@ def _whole_image(path: Path) -> tuple[sitk.Image, sitk.ImageFileReader]:
     check_is_data(path)
     voxels = locate_voxels(path)
     reader = sitk.ImageFileReader()
-    reader.SetFileName(os.fspath(path))
-    if path.suffix.lower() in {".mha", ".mhd"}:
-        reader.SetImageIO("MetaImageIO")  # which SimpleITK does not find for .MHA
+    reader.SetFileName(_name_for_itk(path))
+    reader.SetImageIO(_image_io(path))
     with _quiet_and_clear():
         reader.ReadImageInformation()
     kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
     if " of " in kind:
         raise InputError(f"expected one number a voxel, found a {kind} (such as RGB); give a CT in Hounsfield units")
-    check_volume(reader.GetSize(), reader.GetSpacing(), reader.GetDirection())
-    if voxels is not None:
-        check_whole(voxels, _declared_bytes(reader))
+    check_volume(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
+    check_whole(voxels, _declared_bytes(reader))
     image = _execute(reader)
     return image if image.GetDimension() == 3 else image[:, :, :, 0], reader
+
+
+def _name_for_itk(path: Path) -> str:
+    """SimpleITK ends the process where it cannot turn a name into UTF-8."""
+    try:
+        return path.as_posix().encode().decode()
+    except UnicodeEncodeError:
+        raise InputError(f"expected a file name in UTF-8, found {os.fsencode(path.name)!r}; rename it") from None
+
+
+def _image_io(path: Path) -> str:
+    """The only reader that a file's ending stands for: SimpleITK would try twenty, and finds none for .MHA."""
+    ending = path.suffix.lower()
+    return "MetaImageIO" if ending in METAIMAGE_ENDINGS else "NrrdImageIO" if ending in NRRD_ENDINGS else "NiftiImageIO"
 
 
 def _declared_bytes(reader: sitk.ImageFileReader) -> int:
@@ -274,6 +304,8 @@ def _quiet_and_clear() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        if re.search("bad_alloc|allocate memory", str(error)):
+            raise MemoryError(f"SimpleITK cannot allocate it: {error}") from error
         reason = re.sub(r"^.*ERROR: |\w+\(0x\w+\): ", "", str(error).strip().splitlines()[-1]).strip()
         if unknown := re.match('Unable to determine ImageIO reader for "(.*)"', reason):
             reason = f"{Path(unknown[1]).name} is cut short, or not what its ending says"

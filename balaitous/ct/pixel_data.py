@@ -1,0 +1,143 @@
+"""DICOM slices as GDCM may see them: with the pixels that their headers declare, and nothing else.
+
+GDCM allocates whatever length an element tells, follows nested sequences until the stack is gone, and lets its decoders
+allocate what a compressed image tells of itself. So it never gets a file from outside: each slice is copied into a file
+of the few elements that make an image, once its pixels are known to be there. Terms as in DICOM PS3.5, 8 and annex A:
+pixel data are native, or encapsulated in items that hold a compressed image.
+
+References
+----------
+JPEG: ITU-T T.81, B.2 · JPEG-LS: ITU-T T.87, C.2 · JPEG 2000: ITU-T T.800, A.5.1
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+
+import pydicom
+import pydicom.config
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.uid import UID, ImplicitVRLittleEndian, RLELossless
+
+from balaitous.ct.integrity import DEFLATE_MAXIMUM_RATIO
+from balaitous.ct.limits import in_time
+from balaitous.errors import InputError
+
+IMAGE_TAGS = [
+    *("SOPClassUID", "SOPInstanceUID", "Modality", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
+    *("SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit"),
+    *("PixelRepresentation", "RescaleIntercept", "RescaleSlope", "PixelData"),
+]
+MAXIMUM_SLICE_BYTES = 2**28  # 64 times a slice of 1,024² pixels of 32 bits
+MAXIMUM_ITEMS = 1000  # of all sequences of a slice; CTs have a few dozen, and pydicom takes 0.1 ms for each
+ITEM_TAGS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")  # (FFFE,E000), little and big endian
+BITS_ALLOCATED = (8, 16, 32)
+MAXIMUM_TILES = 2**12  # of a JPEG 2000 image: 64 × 64, whose decoder takes some kB for each
+JPEG_FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7}  # SOF; F7: JPEG-LS
+
+
+def copy_slices(files: Sequence[Path], folder: Path, rows: int, columns: int) -> list[Path]:
+    """Copy slices of `rows` × `columns` pixels into `folder`, for GDCM; returns the copies, in the order of `files`.
+
+    Raises
+    ------
+    InputError : naming the first file that does not hold such a slice, or that no CT scanner writes
+    """
+    declared, found = len(files) * rows * columns, sum(file.stat().st_size for file in files)
+    if declared > found * DEFLATE_MAXIMUM_RATIO:
+        raise InputError(f"expected {declared:,} pixels as the headers declare, found {found:,} bytes; export it again")
+    copies = [folder / f"{number:06d}.dcm" for number in range(len(files))]
+    with pydicom.config.disable_value_validation():
+        for file, copy in in_time(zip(files, copies, strict=True)):
+            try:
+                image = read_image(file, rows, columns)
+            except (InputError, PermissionError):
+                raise
+            except Exception as error:  # pydicom lets a dozen types through for damaged files
+                raise InputError(
+                    f"expected readable DICOM files, {file.name} is damaged ({error or type(error).__name__}); export "
+                    "the series again"
+                ) from error
+            image.save_as(copy)
+    return copies
+
+
+def read_image(file: Path, rows: int, columns: int) -> FileDataset:
+    """The elements of `IMAGE_TAGS`, checked; damage may raise anything."""
+    size = file.stat().st_size
+    if size > MAXIMUM_SLICE_BYTES:
+        raise InputError(f"expected one slice a file, {file.name} has {size:,} bytes; export the series again")
+    content = file.read_bytes()
+    items = sum(content.count(tag) for tag in ITEM_TAGS)
+    if items > MAXIMUM_ITEMS:
+        raise InputError(f"expected a CT slice, {file.name} has {items:,} sequence items; export the series again")
+    image = pydicom.dcmread(BytesIO(content), specific_tags=[*IMAGE_TAGS])
+    if (image.Rows, image.Columns) != (rows, columns) or image.BitsAllocated not in BITS_ALLOCATED:
+        raise InputError(
+            f"expected {rows} × {columns} pixels of 8, 16 or 32 bits in {file.name}, found {image.Rows} × "
+            f"{image.Columns} of {image.BitsAllocated}; export the series again"
+        )
+    syntax = UID(image.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian))
+    if syntax.is_encapsulated:
+        compressed = b"".join(generate_frames(image.PixelData, number_of_frames=1))
+        if syntax != RLELossless:  # which has no size of its own
+            check_compressed_size(compressed, rows, columns, file.name)
+        image.PixelData = encapsulate([compressed])
+    else:
+        expected, found = rows * columns * image.BitsAllocated // 8, len(image.PixelData)
+        if found < expected:
+            raise InputError(
+                f"expected {expected:,} bytes of pixels in {file.name}, found {found:,}; it is cut short: copy it again"
+            )
+    image.file_meta = FileMetaDataset()
+    image.file_meta.TransferSyntaxUID = syntax
+    image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID
+    image.file_meta.MediaStorageSOPInstanceUID = image.get("SOPInstanceUID") or "1.2"
+    return image
+
+
+def check_compressed_size(image: bytes, rows: int, columns: int, name: str) -> None:
+    """Refuse a compressed image whose own header tells another size than the slice's, or that has colours.
+
+    Parameters
+    ----------
+    image : JPEG, JPEG-LS or JPEG 2000
+    name : of the file
+    """
+    if image.startswith(b"\xff\x4f\xff\x51"):
+        found = _size_of_jpeg2000(image)
+    elif image.startswith(b"\xff\xd8"):
+        found = _size_of_jpeg(image)
+    else:
+        raise InputError(f"expected JPEG, JPEG-LS or JPEG 2000 in {name}, found none; export the series again")
+    if found != (rows, columns, 1):
+        raise InputError(
+            f"expected a compressed image of {rows} × {columns} grey pixels in {name}, found {found[0]} × {found[1]} "
+            f"with {found[2]} colours; export the series again"
+        )
+
+
+def _size_of_jpeg2000(image: bytes) -> tuple[int, int, int]:
+    """Rows, columns and components: the segment SIZ is the first."""
+    right, bottom, left, top, tile_width, tile_height = struct.unpack(">6I", image[8:32])
+    (components,) = struct.unpack(">H", image[40:42])
+    tiles = -(-right // max(1, tile_width)) * -(-bottom // max(1, tile_height))
+    if left or top or tiles > MAXIMUM_TILES:
+        raise ValueError(f"a JPEG 2000 image of {tiles} tiles from ({left}, {top})")
+    return bottom, right, components
+
+
+def _size_of_jpeg(image: bytes) -> tuple[int, int, int]:
+    """Rows, columns and components of the first frame: segments are a marker, their length, their content."""
+    place = 2
+    while image[place] == 0xFF:
+        marker, length = struct.unpack(">BH", image[place + 1 : place + 4])
+        if marker in JPEG_FRAMES:
+            rows, columns, components = struct.unpack(">HHB", image[place + 5 : place + 10])
+            return rows, columns, components
+        place += 2 + length
+    raise ValueError("no frame in a JPEG image")

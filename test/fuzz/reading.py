@@ -1,0 +1,34 @@
+"""What every target asks of the reader: a CT or one clear line, in little memory."""
+
+from __future__ import annotations
+
+import math
+import resource
+from pathlib import Path
+
+import numpy as np
+
+from balaitous.ct.volume import read_ct, resample
+from balaitous.errors import InputError
+
+MAXIMUM_MIB = 900  # of the whole process; inputs of a few kB need a few MiB beside the libraries, and their resampling
+# of at most 3,000 litres of patient 500 MiB
+
+
+def read_or_refuse(path: Path) -> None:
+    """Read and resample a file as the package does; anything but a CT or an InputError is a finding."""
+    try:
+        ct = read_ct(path)
+        resample(ct)
+    except InputError as error:
+        message = str(error)
+        assert message.startswith(str(path)), message
+        assert message.isprintable(), message
+        assert len(message) < 1300, message
+    else:
+        assert ct.hu.ndim == 3, ct.hu.shape
+        assert ct.hu.dtype in (np.int16, np.float32), ct.hu.dtype
+        assert all(map(math.isfinite, (*ct.spacing_mm, *ct.origin_mm, *ct.direction)))
+        assert min(ct.spacing_mm) > 0
+    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    assert peak_mib < MAXIMUM_MIB, f"{peak_mib:.0f} MiB"
