@@ -203,12 +203,14 @@ def _data_files(
             raise InputError(f"expected a file a slice, found {len(names)} in {data_file!r}; convert it to .mha")
     else:
         names = [data_file]
-    for name in names:
-        file = header.parent / name.replace("\0", "")
+    if any("\0" in name for name in names):
+        raise InputError(f"expected names of files, found {names[:3]}; write the file again")
+    files = tuple(header.parent / name for name in names)
+    for file, name in zip(files, names, strict=True):
         check_inside(file, header.parent)
         if not file.is_file() or name == "-":  # which stands for standard input
             raise InputError(f"expected its voxels in {name} as the header says, that file is not there; copy both")
-    return tuple(header.parent / name for name in names)
+    return files
 
 
 def _names_of_pattern(pattern: str) -> list[str]:

@@ -21,6 +21,7 @@ import pydicom
 import pydicom.config
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate, generate_frames
+from pydicom.tag import Tag
 from pydicom.uid import UID, ImplicitVRLittleEndian, RLELossless
 
 from balaitous.ct.integrity import DEFLATE_MAXIMUM_RATIO
@@ -28,9 +29,12 @@ from balaitous.ct.limits import in_time
 from balaitous.errors import InputError
 
 IMAGE_TAGS = [
-    *("SOPClassUID", "SOPInstanceUID", "Modality", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
-    *("SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit"),
-    *("PixelRepresentation", "RescaleIntercept", "RescaleSlope", "PixelData"),
+    Tag(keyword)
+    for keyword in (
+        *("SOPClassUID", "SOPInstanceUID", "Modality", "ImagePositionPatient", "ImageOrientationPatient"),
+        *("PixelSpacing", "SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns", "BitsAllocated"),
+        *("BitsStored", "HighBit", "PixelRepresentation", "RescaleIntercept", "RescaleSlope", "PixelData"),
+    )
 ]
 MAXIMUM_SLICE_BYTES = 2**28  # 64 times a slice of 1,024² pixels of 32 bits
 MAXIMUM_ITEMS = 1000  # of all sequences of a slice; CTs have a few dozen, and pydicom takes 0.1 ms for each
@@ -54,7 +58,7 @@ def copy_slices(files: Sequence[Path], folder: Path, rows: int, columns: int) ->
     with pydicom.config.disable_value_validation():
         for file, copy in in_time(zip(files, copies, strict=True)):
             try:
-                image = read_image(file, rows, columns)
+                read_image(file, rows, columns).save_as(copy)
             except (InputError, PermissionError):
                 raise
             except Exception as error:  # pydicom lets a dozen types through for damaged files
@@ -62,7 +66,6 @@ def copy_slices(files: Sequence[Path], folder: Path, rows: int, columns: int) ->
                     f"expected readable DICOM files, {file.name} is damaged ({error or type(error).__name__}); export "
                     "the series again"
                 ) from error
-            image.save_as(copy)
     return copies
 
 
@@ -75,13 +78,15 @@ def read_image(file: Path, rows: int, columns: int) -> FileDataset:
     items = sum(content.count(tag) for tag in ITEM_TAGS)
     if items > MAXIMUM_ITEMS:
         raise InputError(f"expected a CT slice, {file.name} has {items:,} sequence items; export the series again")
-    image = pydicom.dcmread(BytesIO(content), specific_tags=[*IMAGE_TAGS])
+    image = pydicom.dcmread(BytesIO(content), specific_tags=IMAGE_TAGS)
+    for tag in set(image.keys()) - set(IMAGE_TAGS):  # pydicom adds some, such as the character set
+        del image[tag]
     if (image.Rows, image.Columns) != (rows, columns) or image.BitsAllocated not in BITS_ALLOCATED:
         raise InputError(
             f"expected {rows} × {columns} pixels of 8, 16 or 32 bits in {file.name}, found {image.Rows} × "
             f"{image.Columns} of {image.BitsAllocated}; export the series again"
         )
-    syntax = UID(image.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian))
+    syntax = UID(str(image.file_meta.get("TransferSyntaxUID") or ImplicitVRLittleEndian))
     if syntax.is_encapsulated:
         compressed = b"".join(generate_frames(image.PixelData, number_of_frames=1))
         if syntax != RLELossless:  # which has no size of its own
@@ -93,10 +98,10 @@ def read_image(file: Path, rows: int, columns: int) -> FileDataset:
             raise InputError(
                 f"expected {expected:,} bytes of pixels in {file.name}, found {found:,}; it is cut short: copy it again"
             )
-    image.file_meta = FileMetaDataset()
+    image.preamble, image.file_meta = bytes(128), FileMetaDataset()
     image.file_meta.TransferSyntaxUID = syntax
     image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID
-    image.file_meta.MediaStorageSOPInstanceUID = image.get("SOPInstanceUID") or "1.2"
+    image.file_meta.MediaStorageSOPInstanceUID = UID(image.get("SOPInstanceUID") or "1.2")
     return image
 
 

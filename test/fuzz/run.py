@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import importlib
+import importlib.util
 import os
 import resource
 import shutil
@@ -85,16 +86,14 @@ def fuzz(target: str, first: int, seconds: float, plain: bool) -> None:
     """Run one target in this process and its working folder, until the time is over or something is found."""
     resource.setrlimit(resource.RLIMIT_DATA, (DATA_BYTES, DATA_BYTES))
     faulthandler.enable()
-    try:
-        if plain:
-            raise ImportError
-        import atheris
-    except ImportError:
+    if plain or importlib.util.find_spec("atheris") is None:
         mutate(importlib.import_module(f"fuzz.{target}"), first, seconds)
-    else:
-        with atheris.instrument_imports(include=["balaitous", "pydicom", "zipfile", "fuzz"]):
-            module = importlib.import_module(f"fuzz.{target}")
-        guide(atheris, module, first, seconds)
+        return
+    import atheris
+
+    with atheris.instrument_imports(include=["balaitous", "pydicom", "zipfile", "fuzz"]):
+        module = importlib.import_module(f"fuzz.{target}")
+    guide(atheris, module, first, seconds)
 
 
 def mutate(module: ModuleType, first: int, seconds: float) -> None:
