@@ -157,7 +157,7 @@ def content_key(scan: Scan) -> str | None:
         return row_names(scan)["path"]
     try:
         return content_sha256(scan.path)
-    except OSError:  # predicting it will say what is wrong
+    except (OSError, InputError):  # predicting it will say what is wrong
         return None
 
 

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import balaitous
 from balaitous.container.inputs import INPUTS_FILE, SCANS_FOLDER, Told, read_inputs
+from balaitous.ct.integrity import check_inside
 from balaitous.ct.plausibility import verdict
 from balaitous.errors import BalaitousError, InputError, explain
 
@@ -78,13 +79,15 @@ def find_cases(input_dir: Path) -> list[Case]:
 
     Raises
     ------
-    InputError : if there is no scan, or ``inputs.json`` is not what `read_inputs` expects
+    InputError : if there is no scan, one links out of `input_dir`, or ``inputs.json`` is not what `read_inputs` expects
     """
     folder = input_dir / SCANS_FOLDER
     if folder.is_dir():
         paths = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".mha" and path.name[0] != ".")
         if not paths:
             raise InputError(f"expected .mha files in {folder}, found none: check what is mounted there")
+        for path in paths:
+            check_inside(path, input_dir)
     else:
         from balaitous.cohort.scans import list_scans  # brings pandas, which a job does not need
 

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from balaitous.ct.integrity import MAXIMUM_DEPTH
 from balaitous.ct.limits import SIZE_VARIABLE, in_time, maximum_bytes
 from balaitous.errors import InputError
 
 MAXIMUM_LISTING_BYTES = 2**23  # the list of members: some 70,000 of them
-MAXIMUM_DEPTH = 50  # folders in folders
 METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}  # zipfile bounds no other one's memory
 
 

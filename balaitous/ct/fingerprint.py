@@ -29,6 +29,7 @@ def content_sha256(path: str | os.PathLike[str]) -> str:
     Raises
     ------
     OSError : if a file cannot be read
+    InputError : folders in folders without end
     """
     path = Path(path)
     if path.is_dir():

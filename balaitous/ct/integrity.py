@@ -18,6 +18,7 @@ from balaitous.ct.limits import in_time
 from balaitous.errors import InputError
 
 CHUNK_BYTES = 2**20
+MAXIMUM_DEPTH = 50  # folders in each other; what goes through all of them at every level takes the square of that
 SURPLUS_BYTES = 2**20  # what may follow the voxels, such as padding; more is not written by accident
 DEFLATE_MAXIMUM_RATIO = 1032  # zlib's technical notes, "Maximum Compression Factor"
 ZLIB_OR_GZIP = zlib.MAX_WBITS | 32
@@ -69,16 +70,25 @@ def check_is_data(path: Path) -> None:
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Every file of a folder and its sub-folders, however deep; folders that are links are left out, as they may loop.
+    """Every file of a folder and its sub-folders; folders that are links are left out, as they may lead back.
 
     The files of one folder follow each other.
+
+    Raises
+    ------
+    InputError : folders in folders, more than `MAXIMUM_DEPTH`
     """
-    folders = [os.fspath(folder)]
+    folders = [(os.fspath(folder), 0)]
     while folders:
-        with os.scandir(folders.pop()) as entries:
+        path, depth = folders.pop()
+        if depth > MAXIMUM_DEPTH:
+            raise InputError(
+                f"expected at most {MAXIMUM_DEPTH} folders in each other, found more; give one scan's folder"
+            )
+        with os.scandir(path) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
+                    folders.append((entry.path, depth + 1))
                 elif not entry.is_dir():
                     yield Path(entry.path)
 

@@ -59,7 +59,7 @@ def copy_slices(files: Sequence[Path], folder: Path, rows: int, columns: int) ->
         for file, copy in in_time(zip(files, copies, strict=True)):
             try:
                 read_image(file, rows, columns).save_as(copy)
-            except (InputError, PermissionError):
+            except (InputError, OSError):  # such as a full disk
                 raise
             except Exception as error:  # pydicom lets a dozen types through for damaged files
                 raise InputError(
