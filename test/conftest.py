@@ -14,6 +14,14 @@ from balaitous.ct.volume import CT
 
 ROOT = Path(__file__).parent.parent
 PHANTOM = ROOT / "test/images/ct/phantom.mha"
+WAITING = os.pathsep.join(filter(None, [str(ROOT / "test/waiting"), os.environ.get("PYTHONPATH")]))
+
+
+def pipe_of(scan: Path) -> Path:
+    """A pipe at which processes with `WAITING` as their PYTHONPATH wait when they read this scan."""
+    pipe = scan.with_name(f"{scan.name}.pipe")
+    os.mkfifo(pipe)
+    return pipe
 
 
 def small_chest(seed: int, spacing_mm=(4, 4, 10), size=(84, 70, 22), slices=slice(8, 18), lesion_ml: float = 0.0) -> CT:

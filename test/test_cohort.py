@@ -12,7 +12,7 @@ from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
-from conftest import small_chest
+from conftest import WAITING, pipe_of, small_chest
 
 from balaitous.cohort.local import predict_scans
 from balaitous.cohort.run import Run
@@ -87,9 +87,10 @@ def test_scans_are_not_begun_far_ahead_of_the_rows_that_are_taken(workers, model
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc, to see which process reads a file")
-def test_a_process_that_dies_fails_only_the_scan_that_it_died_of(model, folder, rows, tmp_path):
-    deadly = tmp_path / "deadly.mha"
-    os.mkfifo(deadly)  # whoever opens it waits for us, and is killed
+def test_a_process_that_dies_fails_only_the_scan_that_it_died_of(model, folder, rows, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", WAITING)
+    deadly = small_scan(tmp_path / "deadly.mha", 4)
+    pipe = pipe_of(deadly)  # whoever reads the scan waits here for us, and is killed
     scans = [Scan(folder / "0.mha"), Scan(deadly), Scan(folder / "1.mha"), Scan(folder / "3.mha")]
     killed = []
 
@@ -99,8 +100,8 @@ def test_a_process_that_dies_fails_only_the_scan_that_it_died_of(model, folder, 
 
     def kill_readers():
         while len(killed) < 2:
-            with open(deadly, "wb"):  # waits for a reader
-                reader = wait_until(lambda: next((each for each in active_children() if reads(each, deadly)), None))
+            with open(pipe, "wb"):  # waits for a reader
+                reader = wait_until(lambda: next((each for each in active_children() if reads(each, pipe)), None))
                 killed.append(reader)
                 reader.kill()
                 reader.join()
@@ -238,7 +239,7 @@ def test_rows_made_by_something_else_are_refused(key, done, folder):
 
 
 def command(*arguments, **options):
-    environment = os.environ | {"BALAITOUS_WEIGHTS": "mini", "OMP_WAIT_POLICY": "passive"}
+    environment = os.environ | {"BALAITOUS_WEIGHTS": "mini", "OMP_WAIT_POLICY": "passive", "PYTHONPATH": WAITING}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     program = [sys.executable, "-m", "balaitous", "predict", *map(str, arguments)]
     # a shell that started the tests in the background has told them, and so their children, to ignore Ctrl-C
@@ -259,14 +260,11 @@ def data_rows(path):
 
 
 @pytest.fixture
-def stuck(folder, rows, tmp_path):
-    """The cohort, with a scan that never comes to an end in the place of the one that is none; and that scan."""
-    scan = folder / "2.mha"
-    scan.rename(tmp_path / "2.mha")
-    os.mkfifo(scan)
-    yield scan
-    scan.unlink(missing_ok=True)
-    (tmp_path / "2.mha").rename(scan)
+def stuck(folder, rows):
+    """The pipe at which the scan waits that is none: it never comes to an end."""
+    pipe = pipe_of(folder / "2.mha")
+    yield pipe
+    pipe.unlink(missing_ok=True)
 
 
 def test_a_killed_cohort_resumes_to_the_table_of_an_uninterrupted_one(stuck, folder, rows, tmp_path):
@@ -279,7 +277,6 @@ def test_a_killed_cohort_resumes_to_the_table_of_an_uninterrupted_one(stuck, fol
     assert wait_until(lambda: group_is_gone(process))
 
     stuck.unlink()
-    stuck.write_text("no image")
     resumed = command(folder, "--out", table, "--resume", "--workers", 1)
     _, err = resumed.communicate()
     assert resumed.returncode == 5

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, small_chest
+from conftest import ROOT, WAITING, pipe_of, small_chest
 
 from balaitous.cohort.ray import ATTEMPTS, predict_scans, worker_share
 from balaitous.cohort.scans import Scan
@@ -36,7 +36,7 @@ def environment(tmp_path_factory):
     with pytest.MonkeyPatch.context() as variables:
         variables.setenv("RAY_USAGE_STATS_ENABLED", "0")
         variables.setenv("RAY_BACKEND_LOG_LEVEL", "fatal")
-        variables.setenv("PYTHONPATH", str(ROOT))
+        variables.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), WAITING]))
         variables.setenv("BALAITOUS_CACHE", str(tmp_path_factory.mktemp("cache_of_the_nodes")))
         yield
 
@@ -93,9 +93,10 @@ def test_a_node_killed_mid_run_costs_no_row_and_doubles_none(cluster, scans, loc
 
 
 def test_a_scan_that_kills_its_workers_is_given_up_and_the_others_are_done(cluster, scans, local_rows, tmp_path):
-    trap = tmp_path / "trap.mha"  # whoever reads it waits here until this test kills it
-    os.mkfifo(trap)
-    deaths = threading.Thread(target=kill_readers, args=(trap, ATTEMPTS), daemon=True)
+    trap = tmp_path / "trap.mha"
+    shutil.copy(scans[0].path, trap)
+    # whoever reads it waits at the pipe until this test kills it
+    deaths = threading.Thread(target=kill_readers, args=(pipe_of(trap), ATTEMPTS), daemon=True)
     deaths.start()
     received = list(
         predict_scans([scans[0], Scan(trap), scans[2]], weights="mini", device="cpu", address=cluster.address)

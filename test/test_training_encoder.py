@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, small_chest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -21,7 +21,6 @@ pytest.importorskip("accelerate", reason="needs lightly and accelerate, which ar
 
 from balaitous.cli import main
 from balaitous.cohort.scans import list_scans
-from balaitous.ct.phantom import make_phantom
 from balaitous.ct.volume import write_mha
 from balaitous.errors import InputError, WeightsError
 from balaitous.networks.vit import ClassTokenEncoder
@@ -108,7 +107,7 @@ def test_the_lung_view_is_air_outside_the_lung_and_refuses_pictures(tmp_path):
 
 def test_a_volume_s_slices_are_those_the_encoders_see_and_are_kept_once(tmp_path):
     scan = tmp_path / "scan.mha"
-    write_mha(scan, make_phantom(1, spacing_mm=(4, 4, 10), size=(84, 70, 8)).ct)
+    write_mha(scan, small_chest(1))
     keeper = SliceKeeper(tmp_path / "slices", "mini", "cpu")
     prediction = keeper.predict(scan)
     kept = Slices([keeper.store.path(prediction.input_sha256)], "full")
