@@ -156,7 +156,7 @@ def test_what_spoils_a_chest_is_named(chest, spoil, expected):
         ((2.75, 2.75, 10.0), {"slice_spacing": "warn"}),
         ((2.75, 2.75, 25.0), {"slice_spacing": "fail"}),
         ((2.75, 2.75, 1.0), {"coverage": "warn", "lung_volume": "warn"}),
-        ((0.7, 0.7, 5.0), {"field_of_view": "warn", "lung_volume": "fail"}),
+        ((0.5, 0.5, 5.0), {"field_of_view": "warn", "lung_volume": "fail"}),
         ((10.0, 10.0, 5.0), {"field_of_view": "warn", "lung_volume": "fail"}),
     ],
 )
