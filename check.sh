@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 source ./setup_venv.sh
-set_up_venv requirements.txt requirements-invoke.txt requirements-extras.txt
+set_up_venv requirements{,-dev,-invoke,-extras}.lock
 status=0
 .venv/bin/python -m ruff format --check --quiet . || status=1
 .venv/bin/python -m ruff check --quiet . || status=1

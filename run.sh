@@ -9,5 +9,5 @@ set -euo pipefail
 case "${1:-}" in -h | --help) sed -n '2,7s/^# \{0,1\}//p' "$0" && exit ;; esac
 here=$(dirname "$0")
 source "$here/setup_venv.sh"
-set_up_venv requirements.txt
+set_up_venv requirements.lock requirements-dev.lock
 exec "$here/.venv/bin/python" "$here/process.py" "${1:-$here/test/images/ct}" "${2:-output}"

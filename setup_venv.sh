@@ -1,6 +1,6 @@
-# Sourced by run.sh and check.sh: set_up_venv REQUIREMENTS… makes .venv beside this file, with these pinned requirements
-# and this package in it.
-# PYTHON=… chooses the Python to make it with; else the first of 3.11 or newer that runs.
+# Sourced by run.sh, check.sh and tools/supply.sh: set_up_venv LOCK… makes .venv beside this file, with these locked
+# requirements and this package in it; set_up_tools makes .venv-tools. No file gets in whose hash is not in a .lock.
+# PYTHON=… chooses the Python to make them with; else the first of 3.11 or newer that runs.
 
 find_python() {
   local candidate found=
@@ -22,21 +22,30 @@ find_python() {
   return 1
 }
 
+# Installing is --no-deps, because a lock has them all, and --no-build-isolation, because that would fetch what to build with
+# past the lock.
 set_up_venv() (
   cd "$(dirname "${BASH_SOURCE[0]}")"
-  for requirements in "$@"; do install_once "$requirements"; done
+  for lock in "$@"; do install_once .venv "$lock" --require-hashes --requirement "$lock"; done
+  install_once .venv pyproject.toml --editable .
 )
 
+set_up_tools() (
+  cd "$(dirname "${BASH_SOURCE[0]}")"
+  install_once .venv-tools tools/requirements.lock --require-hashes --requirement tools/requirements.lock
+)
+
+# install_once VENV FILE PIP_ARGUMENT...: pip install, unless that was done with FILE as it is now.
 install_once() {
-  local stamp=.venv/installed-$1 wanted
-  wanted=$(pwd && cat "$1" pyproject.toml)
+  local venv=$1 file=$2 stamp wanted
+  stamp=$venv/installed-$(basename "$file")
+  wanted=$(pwd && cat "$file")
   if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then return; fi
-  if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+  if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     python=$(find_python)
-    "$python" -m venv --clear .venv
+    "$python" -m venv --clear "$venv"
   fi
-  echo "Installing $1 into .venv: a few minutes and about 7 GB in all, the first time and when it changes."
-  .venv/bin/python -m pip install -qq --disable-pip-version-check --requirement "$1"
-  .venv/bin/python -m pip install -qq --disable-pip-version-check --no-deps --editable .
+  echo "Installing $file into $venv: a few minutes and about 7 GB in all for .venv, the first time and when it changes."
+  "$venv/bin/python" -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation "${@:3}"
   echo "$wanted" >"$stamp"
 }
