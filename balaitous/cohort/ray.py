@@ -6,9 +6,9 @@ another node if need be, and gives it its scan once more.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
-import pickle
 import platform
 import socket
 from collections import Counter
@@ -87,9 +87,9 @@ def predict_scans(
             "threads": int(share["num_cpus"]),
             "attempts": ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts).remote(),
         }
-        # Pickled, because Arrow would turn None into NaN and whole numbers into others. A block a scan, because a block
-        # is what Ray sends, gets back and does again.
-        items = [{"scan": pickle.dumps((index, scan))} for index, scan in enumerate(scans)]
+        # JSON, because Arrow would turn None into NaN and whole numbers into others. A block a scan, because a block is
+        # what Ray sends, gets back and does again.
+        items = [{"scan": json.dumps((index, str(scan.path), scan.age, scan.sex))} for index, scan in enumerate(scans)]
         dataset = ray.data.from_items(items, override_num_blocks=len(items))
         dataset.context.enable_progress_bars = False
         at_a_time = SCANS_ON_GPU if share["num_gpus"] else 1
@@ -115,11 +115,10 @@ def _stream(dataset: Any, connection: ExitStack) -> Iterator[Row]:
     with connection:
         try:
             for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                for packed in block["row"].to_pylist():
-                    row = pickle.loads(packed)
-                    if isinstance(row, BalaitousError):
-                        raise row
-                    yield row
+                for outcome in map(json.loads, block["outcome"].to_pylist()):
+                    if "problem" in outcome:
+                        raise (WeightsError if outcome["of_weights"] else BalaitousError)(outcome["problem"])
+                    yield outcome["row"]
         except BalaitousError:
             raise
         except Exception as error:  # of Ray, whose message ends with what happened
@@ -147,7 +146,7 @@ class Worker:
         attempts: Any,
     ) -> None:
         self.series, self.attempts = series, attempts
-        self.problem: BalaitousError | None = None
+        self.problem: dict[str, Any] | None = None
         os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(threads)  # read at the first image
         with suppress(OSError):  # a node without it knows absolute paths only
             os.chdir(folder)
@@ -166,15 +165,21 @@ class Worker:
                 )
             self.model = Balaitous(bundle.folder, device, precision, calibrated, strict)
         except Exception as error:
-            kind = type(error) if isinstance(error, BalaitousError) else BalaitousError
-            self.problem = kind(f"node {platform.node()}: {explain(error)}")
+            self.problem = {
+                "problem": f"node {platform.node()}: {explain(error)}",
+                "of_weights": isinstance(error, WeightsError),
+            }
 
     def __call__(self, batch: pyarrow.Table) -> pyarrow.Table:
-        """Table with one pickled (index, scan) in column "scan" to one with its pickled row in column "row"."""
+        """Table with a scan in column "scan" to one with its row, or the problem, in column "outcome", both as JSON."""
         import pyarrow
 
-        index, scan = pickle.loads(batch["scan"][0].as_py())
-        return pyarrow.table({"row": [pickle.dumps(self.problem or self.row(index, scan))]})
+        from balaitous.cohort.remote import is_url
+        from balaitous.cohort.scans import Scan
+
+        index, path, age, sex = json.loads(batch["scan"][0].as_py())
+        scan = Scan(path if is_url(path) else Path(path), age, sex)
+        return pyarrow.table({"outcome": [json.dumps(self.problem or {"row": self.row(index, scan)})]})
 
     def row(self, index: int, scan: Scan) -> Row:
         """What the local engine would give for the scan."""
