@@ -45,7 +45,9 @@ install_once() {
     python=$(find_python)
     "$python" -m venv --clear "$venv"
   fi
-  echo "Installing $file into $venv: a few minutes and about 7 GB in all for .venv, the first time and when it changes."
+  if [ "$file" = requirements.lock ]; then
+    echo "Installing $file into $venv: a few minutes and about 7 GB, the first time and when it changes."
+  fi
   "$venv/bin/python" -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation "${@:3}"
   echo "$wanted" >"$stamp"
 }
