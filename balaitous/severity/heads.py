@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -40,8 +41,10 @@ class Heads:
         for outcome in OUTCOMES:
             for view in VIEWS:
                 inputs = features[view] if outcome == "covid" else np.concatenate([features[view], patient])
-                logit = inputs @ self.arrays[f"coef_{view}_{outcome}"] + self.arrays[f"intercept_{view}_{outcome}"]
-                out[f"{view}_{outcome}"] = float(expit(np.squeeze(logit)))
+                # summed exactly: the last digits of a BLAS are those of the kernel it picks for the processor
+                product = math.fsum(inputs * self.arrays[f"coef_{view}_{outcome}"])
+                intercept = float(np.squeeze(self.arrays[f"intercept_{view}_{outcome}"]))
+                out[f"{view}_{outcome}"] = float(expit(product + intercept))
         for outcome in OUTCOMES:
             mean = sum(float(self.arrays[f"alpha_{view}_{outcome}"]) * out[f"{view}_{outcome}"] for view in VIEWS)
             out[outcome] = float(np.clip(mean, 0.0, 1.0))  # rounding may leave [0, 1] by 1e-16
