@@ -6,12 +6,12 @@ usage: python process.py [exec | invoke | train | evaluate] [INPUT_DIR [OUTPUT_D
 laid out like /input of a job (images/ct/*.mha), or holds scans; for `train` a cohort, for `evaluate` a submission.
 """
 
-import logging
 import os
 import sys
 from pathlib import Path
 
-from balaitous.container.grand_challenge import load_model, report, run_job
+from balaitous.container.grand_challenge import load_model, log_to_stdout, report, run_job
+from balaitous.memory import check_memory_limit
 
 MODES = ("exec", "invoke", "train", "evaluate")
 
@@ -27,10 +27,9 @@ def main(arguments: list[str]) -> int:
         return 2
     input_dir = Path(arguments[0] if arguments else "/input")
     output_dir = Path(arguments[1] if len(arguments) > 1 else "/output")
-    # Grand Challenge shows stderr as warnings, and its last line as the reason of a failure: facts go to stdout.
-    logging.basicConfig(stream=sys.stdout, format="%(message)s")
-    logging.getLogger("balaitous").setLevel(logging.INFO)
+    log_to_stdout()
     try:
+        check_memory_limit()
         return run(mode, input_dir, output_dir)
     except Exception as error:
         return report(error)

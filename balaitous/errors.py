@@ -70,8 +70,11 @@ def explain(error: Exception) -> str:
     message = one_line(str(error))
     if isinstance(error, BalaitousError):
         return message
+    if isinstance(error, MemoryError) and "CUDA" in message:
+        return "the GPU's memory is not enough: end what else uses it, take a GPU with more, or the CPU (device cpu)"
     if isinstance(error, MemoryError):
-        return "the memory is not enough: give the job more, or bring the scan with thicker slices"
+        expected = f" ({message})" if message.startswith("expected") else ""  # libraries tell of their last array only
+        return f"the memory is not enough{expected}: give the job more, or bring the scan with thicker slices"
     if isinstance(error, OSError):
         return f"files cannot be read or written: {message}. Check permissions and free space"
     return f"unexpected {type(error).__name__}: {message}"

@@ -61,3 +61,15 @@ def logging_as_it_was():
     root.handlers[:] = handlers
     root.setLevel(level)
     ours.setLevel(our_level)
+
+
+@pytest.fixture(scope="session")
+def short_scans(tmp_path_factory) -> Path:
+    """A folder with two different scans of a few slices, a.mha and b.mha."""
+    from balaitous.ct.volume import read_ct, write_mha
+
+    folder = tmp_path_factory.mktemp("scans")
+    phantom = read_ct(PHANTOM)
+    write_mha(folder / "a.mha", replace(phantom, hu=phantom.hu[20:24]))
+    write_mha(folder / "b.mha", replace(phantom, hu=phantom.hu[28:33]))
+    return folder

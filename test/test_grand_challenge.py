@@ -20,11 +20,12 @@ from balaitous.container.grand_challenge import (
     report,
     run_job,
     write_json,
-    write_together,
 )
 from balaitous.ct.patient import Patient, resolve
 from balaitous.errors import BalaitousError, InputError, NoLungError, WeightsError
-from balaitous.severity.pipeline import Prediction, Provenance
+from balaitous.files import write_together
+from balaitous.provenance import Provenance
+from balaitous.severity.pipeline import Prediction
 
 INPUTS = [
     {"socket": {"slug": "ct-image", "relative_path": "images/ct"}, "image": {"name": "P001.mha"}},
@@ -61,7 +62,7 @@ class ScriptedModel:
             image=np.zeros((1, 224, 224)),
             mask=np.ones((1, 224, 224), bool),
             features={},
-            provenance=Provenance("2.0.0", "2.14", "mini", "00", "research", True, "cpu", "fp32", None),
+            provenance=Provenance("2.0.0", {}, "mini", "00", "research", True, "cpu", "CPU", 1, "fp32", None, None),
             seconds={"read": 0.1},
         )
 
@@ -218,7 +219,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one_whole(tmp_path):
 def test_if_one_of_several_files_cannot_be_written_none_is(tmp_path):
     (tmp_path / ".b.json.partial").mkdir()  # in the way, as a full disk would be
     with pytest.raises(OSError, match=r"b\.json"):
-        write_together({tmp_path / "a.json": 1, tmp_path / "b.json": 2})
+        write_together({tmp_path / "a.json": b"1", tmp_path / "b.json": b"2"})
     assert [path.name for path in tmp_path.iterdir()] == [".b.json.partial"]
 
 

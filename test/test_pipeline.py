@@ -13,6 +13,7 @@ from conftest import PHANTOM, ROOT, small_chest
 
 from balaitous import Balaitous, InputError, NoLungError
 from balaitous.ct.volume import read_ct
+from balaitous.networks.runtime import Chunker
 from balaitous.severity.heads import OUTCOMES, VIEWS
 
 GOLDEN = json.loads((ROOT / "test/golden.json").read_text())
@@ -89,8 +90,7 @@ def test_the_scan_s_own_array_is_left_as_it_was(model):
 
 def test_the_answer_does_not_depend_on_the_chunk(model, prediction):
     other = Balaitous("mini", device="cpu")
-    for chunker in other.chunkers.values():
-        chunker.size = 3
+    other.chunkers = dict.fromkeys(other.chunkers, Chunker(3))
     for key, value in other.predict(PHANTOM).probabilities.items():
         assert value == pytest.approx(prediction.probabilities[key], abs=1e-5)
 

@@ -1,12 +1,14 @@
 """The ``balaitous`` command: parses, calls, prints. Nothing else in the package prints.
 
-Exit codes: 0 done, 2 usage, 3 input not usable, 4 weights missing or not what they claim, 5 some of many scans failed.
+Exit codes: 0 done, 2 usage, 3 input not usable, 4 weights missing or not what they claim, 5 some of many scans failed,
+1 memory is not enough, or something that nobody expected.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
+import traceback
 from collections.abc import Sequence
 from multiprocessing import active_children
 from pathlib import Path
@@ -19,6 +21,7 @@ from balaitous.cli.console import (
     DISCLAIMER,
     EXIT_FILES,
     EXIT_INTERRUPTED,
+    EXIT_UNEXPECTED,
     EXIT_USAGE,
     Age,
     Interrupted,
@@ -36,6 +39,7 @@ from balaitous.cli.predict import check_patient, predict
 from balaitous.cli.train import train_app
 from balaitous.cli.weights import weights_app
 from balaitous.errors import BalaitousError, explain
+from balaitous.memory import check_memory_limit, memory_errors
 
 CHILD_SECONDS = 1  # that a process gets to end by itself
 
@@ -56,7 +60,9 @@ app.add_typer(train_app, name="train")
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; errors of the user's end in one line and an exit code."""
     try:
-        app(arguments)
+        check_memory_limit()
+        with memory_errors():
+            app(arguments)
     except BalaitousError as error:
         fail(str(error), error.exit_code)
     except UsageError as error:
@@ -69,6 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # All is written. The usual way out would first wait for the threads that have scans in hand.
         atexit._run_exitfuncs()
         os._exit(EXIT_INTERRUPTED)
+    except Exception as error:
+        if not isinstance(error, MemoryError):
+            traceback.print_exception(error)  # nobody expected it: this is for a report of it
+        end_children()  # which may wait for work that nobody can give them any more
+        fail(explain(error), EXIT_UNEXPECTED)
 
 
 def end_children() -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import platform
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-import balaitous
 from balaitous.cli.console import DISCLAIMER, out
 from balaitous.errors import BalaitousError
+from balaitous.provenance import versions
 
 if TYPE_CHECKING:
     from balaitous.weights.bundle import Bundle
@@ -20,14 +19,14 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = Fal
     """Versions, device and the weights that would be used."""
     import torch
 
-    from balaitous.networks.runtime import choose_device
+    from balaitous.networks.runtime import choose_device, device_name
     from balaitous.weights.bundle import find_bundle, open_bundle
 
     device = choose_device()
     facts: dict[str, Any] = {
         "versions": versions(),
         "device": str(device),
-        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU",
+        "device_name": device_name(device),
         "threads": torch.get_num_threads(),
     }
     try:
@@ -45,18 +44,6 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = Fal
         else:
             out.print(f"{key}: {value}", markup=False)
     out.print(DISCLAIMER)
-
-
-def versions() -> dict[str, str]:
-    """Of ourselves and of what the numbers depend on."""
-    from importlib.metadata import version
-
-    packages = ("torch", "timm", "SimpleITK", "numpy", "scipy", "scikit-learn", "safetensors")
-    return {
-        "balaitous": balaitous.__version__,
-        "python": platform.python_version(),
-        **{package: version(package) for package in packages},
-    }
 
 
 def bundle_facts(bundle: Bundle) -> dict[str, Any]:

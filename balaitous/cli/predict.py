@@ -35,7 +35,9 @@ from balaitous.cli.console import (
     show_summary,
     usage_errors,
 )
-from balaitous.cli.info import bundle_facts, versions
+from balaitous.cli.info import bundle_facts
+from balaitous.files import write_whole
+from balaitous.provenance import versions
 
 if TYPE_CHECKING:
     from balaitous.cohort.engines import Engine
@@ -211,15 +213,18 @@ def write_report(path: Path, engine: Engine, run: Run, started: datetime) -> Non
     report = {
         "started": started.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(run.last - run.began, 3),  # of a clock that is never set
         "bundle": bundle_facts(engine.bundle),
         "device": engine.device,
         "precision": engine.precision,
         "calibration": engine.calibration,
+        **engine.hardware,
+        "seed": None,  # nothing is drawn at random
         "versions": versions(),
         "summary": run.summary(),
         "scans": [report_of(row) for row in run.rows if row],
     }
-    path.write_text(json.dumps(report, indent=1) + "\n")
+    write_whole(path, (json.dumps(report, indent=1) + "\n").encode())
 
 
 def report_of(row: Row) -> dict[str, Any]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import balaitous
 from balaitous.cohort.remote import local_copy
@@ -18,6 +19,7 @@ log = logging.getLogger(__name__)
 
 WORKERS_ON_CPU = 2  # one scan is read while the networks look at another; more would only take their cores away
 MOST_WORKERS_WITH_GPU = 8
+HARDWARE = ("device_name", "threads", "int8_sha256")
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Engine:
     bundle : the weights
     device, precision : where and how the networks run
     calibration : how the bundle's calibration was made, if it is applied
+    hardware : device_name, threads and int8_sha256, as `Provenance` has them; nothing of a cluster, whose nodes differ
     predict : scans to the rows of all of them, each as soon as it is there
     """
 
@@ -36,6 +39,7 @@ class Engine:
     device: str
     precision: str
     calibration: str | None
+    hardware: Mapping[str, Any]
     predict: Callable[[Sequence[Scan]], Iterator[Row]]
 
     @property
@@ -77,6 +81,7 @@ def local_engine(
         str(model.device),
         model.precision,
         model.provenance.calibration,
+        {name: getattr(model.provenance, name) for name in HARDWARE},
         lambda todo: predict_scans(model, todo, series, count),
     )
 
@@ -113,6 +118,7 @@ def ray_engine(
         device,
         name,
         calibration_of(bundle) if calibrated else None,
+        {},
         lambda todo: predict_scans(
             todo,
             weights=weights,

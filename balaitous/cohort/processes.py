@@ -6,20 +6,36 @@ import os
 import signal
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, wait
 from multiprocessing import get_context, parent_process
 from threading import Thread, main_thread
+from typing import Any
 
 SIGNALS = 5
+START_POLL_SECONDS = 0.2
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
 
 
 def reading_processes(count: int) -> ProcessPoolExecutor:
-    """So many processes, started when there is work; each has one thread, so that all cores are left to the networks.
+    """So many processes: the first is started, the others when there is work. Each has one thread, so that all cores
+    are left to the networks.
 
     They start afresh: forked ones would share the locks of PyTorch's threads, but not the threads.
+
+    Raises
+    ------
+    MemoryError : there is not even room for the threads that speak with the processes
     """
-    return ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_set_up)
+    processes = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_set_up)
+    first = processes.submit(os.getpid)
+    manager: Any = processes._executor_manager_thread
+    while not first.done():
+        if not manager.is_alive():  # nobody is told; who waits for the processes, or for their end, waits for ever
+            for process in processes._processes.values():
+                process.kill()
+            raise MemoryError("can't start new thread")
+        wait([first], timeout=START_POLL_SECONDS)
+    return processes
 
 
 def leave_interrupts_to_main_thread() -> None:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
 import re
-import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from balaitous.cohort.remote import shown
 from balaitous.ct.plausibility import judge, verdict
 from balaitous.ct.volume import scan_name
 from balaitous.errors import BalaitousError, explain
+from balaitous.files import write_whole
 
 if TYPE_CHECKING:
     from balaitous.cohort.scans import Scan
@@ -56,7 +57,10 @@ COLUMNS: Mapping[str, type] = {
     "bundle": str,
     "bundle_sha256": str,
     "device": str,
+    "device_name": str,
+    "threads": int,
     "precision": str,
+    "int8_sha256": str,
     "calibration": str,
     "version": str,
     "seconds_read": float,
@@ -67,6 +71,7 @@ COLUMNS: Mapping[str, type] = {
     "seconds_features_full": float,
     "seconds_features_lung": float,
     "seconds": float,
+    "warnings": str,
 }
 FIRST_COLUMNS = tuple(COLUMNS)[:6]
 TABLE_ENDINGS = (".csv", ".parquet", ".json")
@@ -89,6 +94,7 @@ def row_of(scan: Scan, outcome: Prediction | Exception) -> Row:
         row |= dict(zip(("spacing_x_mm", "spacing_y_mm", "spacing_z_mm"), facts["spacing_mm"], strict=True))
         row |= {f"probability_{key}": value for key, value in facts["probabilities"].items()}
         row |= {f"seconds_{stage}": seconds for stage, seconds in facts["seconds"].items()}
+        row["warnings"] = "; ".join(facts["warnings"]) or None
         row["seconds"] = round(sum(facts["seconds"].values()), 3)
     return {name: in_a_line(row.get(name)) for name in COLUMNS}
 
@@ -119,11 +125,19 @@ def in_a_line(value: Any) -> Any:
 
 
 def check_table_path(path: Path, option: str = "--out", endings: Sequence[str] = TABLE_ENDINGS) -> None:
-    """Raise ValueError if a file could not be written there, before hours of work rest on it."""
+    """Find out before hours of work rest on it if a file could not be written there.
+
+    Raises
+    ------
+    ValueError : the name does not end as it should, or there is no such folder
+    PermissionError : the folder cannot be written to
+    """
     if path.suffix.lower() not in endings:
         raise ValueError(f"{option} must end in {', '.join(endings)}. Got {path.name!r} instead.")
     if not path.parent.is_dir():
         raise ValueError(f"{option} must lie in an existing folder. {path.parent} does not exist.")
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
 
 
 def write_table(rows: Sequence[Row], path: Path) -> None:
@@ -135,12 +149,7 @@ def write_table(rows: Sequence[Row], path: Path) -> None:
             content = (json.dumps(list(rows), indent=1) + "\n").encode()
         case ".parquet":
             content = parquet_of(rows)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")  # two runs may keep features in one folder
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    write_whole(path, content)
 
 
 def csv_line(values: Iterable[Any]) -> bytes:
@@ -228,7 +237,7 @@ class ScanTable:
         check_table_path(path)
         self.path = path
         self.growing = path if path.suffix.lower() == ".csv" else path.with_name(f".{path.name}.rows.csv")
-        self.file: BinaryIO | None = None
+        self.file: io.FileIO | None = None
         # what grows holds all that the finished table holds
         found = next((each for each in (self.growing, path) if each.exists() and each.stat().st_size), None)
         self.done = [row for row in read_table(found) if row["status"] == "ok"] if found else []
@@ -241,14 +250,24 @@ class ScanTable:
     def begin(self, rows: Sequence[Row] = ()) -> None:
         """Start with these rows; every other one goes."""
         write_table(rows, self.growing)
-        self.file = self.growing.open("ab")
+        self.file = self.growing.open("ab", buffering=0)
 
     def append(self, row: Row) -> None:
-        """Add a row; once this returns, nothing but a broken disk loses it."""
+        """Add a row; once this returns, nothing but a broken disk loses it.
+
+        Raises
+        ------
+        OSError : the disk is full, say; the table then ends with the row before
+        """
         assert self.file is not None
-        self.file.write(csv_line(row.values()))
-        self.file.flush()
-        os.fsync(self.file.fileno())
+        line, end = csv_line(row.values()), self.file.tell()
+        try:
+            while line:  # a disk that fills up takes a part of it first
+                line = line[self.file.write(line) :]
+            os.fsync(self.file.fileno())
+        except OSError as error:
+            self.file.truncate(end)
+            raise OSError(error.errno, error.strerror, os.fspath(self.growing)) from error
 
     def finish(self, rows: Sequence[Row]) -> None:
         """Write the table as it shall be, with all its rows in their order."""

@@ -13,12 +13,12 @@ The platform calls the two probabilities ``probability-covid-19`` and ``probabil
 
 from __future__ import annotations
 
+import io
 import json
 import logging
-import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from balaitous.container.inputs import INPUTS_FILE, SCANS_FOLDER, Told, read_inp
 from balaitous.ct.integrity import check_inside
 from balaitous.ct.plausibility import verdict
 from balaitous.errors import BalaitousError, InputError, explain
+from balaitous.files import remove_partials, write_together, write_whole
 
 if TYPE_CHECKING:
     from balaitous.severity.pipeline import Balaitous, Prediction
@@ -131,9 +132,9 @@ def load_model() -> Balaitous:
 def open_output(output_dir: Path) -> None:
     """Make the output folder, and clear it of an earlier job's answers: the first write, before minutes of work."""
     output_dir.mkdir(parents=True, exist_ok=True)
-    for name in (*PROBABILITY_FILES, RESULTS_FILE):
+    for name in (RESULTS_FILE, *PROBABILITY_FILES):  # the file that vouches for the others goes first
         (output_dir / name).unlink(missing_ok=True)
-        partial_of(output_dir / name).unlink(missing_ok=True)  # of a job that was killed
+        remove_partials(output_dir / name)  # of a job that was killed
     write_answers([], output_dir, several=False)
 
 
@@ -196,39 +197,41 @@ def summary(prediction: Prediction) -> str:
 
 
 def write_answers(results: Sequence[dict[str, Any]], output_dir: Path, several: bool) -> None:
-    """Write ``results.json`` and, if any case succeeded, the probability files: all of them, or none."""
+    """Write ``results.json`` and, if any case succeeded, the probability files: all of them, or none.
+
+    ``results.json`` is the last to appear: whatever cuts the job short, a case that it calls ok is in every other file.
+    """
     done = [result for result in results if result["status"] == "ok"]
-    answers: dict[str, Any] = {RESULTS_FILE: {"version": balaitous.__version__, "cases": results}}
+    answers: dict[str, Any] = {}
     for name, key in PROBABILITY_FILES.items():
         if done:
             answers[name] = {result["file"]: result[key] for result in done} if several else done[0][key]
-    write_together({output_dir / name: content for name, content in answers.items()})
+    answers[RESULTS_FILE] = {"version": balaitous.__version__, "cases": results}
+    write_together({output_dir / name: as_json(content) for name, content in answers.items()})
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file at once: nobody ever sees half of it."""
-    write_together({path: content})
+    write_whole(path, as_json(content))
 
 
-def write_together(contents: Mapping[Path, Any]) -> None:
-    """Write JSON files, and show them when all are on the disk: if it is full, every file stays as it was."""
-    try:
-        for path, content in contents.items():
-            with partial_of(path).open("w", encoding="utf-8") as file:
-                json.dump(content, file, indent=2, allow_nan=False)
-                file.write("\n")
-                file.flush()
-                os.fsync(file.fileno())
-        for path in contents:
-            partial_of(path).replace(path)
-    finally:
-        for path in contents:
-            partial_of(path).unlink(missing_ok=True)
+def as_json(content: Any) -> bytes:
+    """JSON as the platform's schema takes it: NaN is none.
+
+    Raises
+    ------
+    ValueError : a number is not finite
+    """
+    return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
 
 
-def partial_of(path: Path) -> Path:
-    """Where a file is written until it is whole."""
-    return path.with_name(f".{path.name}.partial")
+def log_to_stdout() -> None:
+    """Facts go to stdout: Grand Challenge shows stderr as warnings, and its last line as the reason of a failure."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may be no text
+    logging.raiseExceptions = False  # a log that nobody reads, or that is full, is no failure of the job
+    logging.basicConfig(stream=sys.stdout, format="%(message)s")
+    logging.getLogger("balaitous").setLevel(logging.INFO)
 
 
 def report(error: Exception) -> int:

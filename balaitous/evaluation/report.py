@@ -14,6 +14,7 @@ from balaitous.evaluation.figures import calibration_figure, in_words, roc_figur
 from balaitous.evaluation.metrics import THRESHOLDS, Evaluated, TaskMetrics, measure
 from balaitous.evaluation.page import page
 from balaitous.evaluation.predictions import Predictions, Reference, Task, match
+from balaitous.files import write_together
 
 METRICS_FILE = "metrics.json"
 REPORT_FILE = "report.html"
@@ -113,9 +114,12 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
         "Calibration": save(calibration_figure(evaluation.models), folder / "calibration"),
     }
     metrics = folder / METRICS_FILE
-    metrics.write_text(json.dumps(metrics_of(evaluation), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     report = folder / REPORT_FILE
-    report.write_text(page(evaluation, {title: paths[-1] for title, paths in figures.items()}), encoding="utf-8")
+    contents = {
+        report: page(evaluation, {title: paths[-1] for title, paths in figures.items()}),
+        metrics: json.dumps(metrics_of(evaluation), indent=1, allow_nan=False) + "\n",
+    }
+    write_together({path: text.encode() for path, text in contents.items()})
     return [metrics, report, *(path for paths in figures.values() for path in paths)]
 
 

@@ -152,6 +152,11 @@ class Int8Store:
         """Whether the networks are there, in the form that this version makes. Their files are checked when opened."""
         return self._facts() is not None
 
+    @property
+    def sha256(self) -> str:
+        """Of ``int8.json``; because that file holds the hash of every other, it stands for all of them."""
+        return hashlib.sha256((self.folder / "int8.json").read_bytes()).hexdigest()
+
     def checked(self, name: str) -> Path:
         """Path of a network's ``.xml``, after its hash and that of the ``.bin`` beside it were found right."""
         facts = self._facts()

@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from balaitous.memory import is_out_of_memory
+
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
@@ -94,6 +96,13 @@ def no_gpu_because() -> str | None:
     return None
 
 
+def device_name(device: torch.device) -> str:
+    """The GPU's name; of a CPU the instructions that PyTorch's kernels use, which is what shows in the digits."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.backends.cpu.get_cpu_capability()}"
+
+
 def built_for(capability: tuple[int, int], architectures: list[str]) -> bool:
     """Whether a PyTorch built for these architectures ("sm_90", "compute_80", …) has code for a GPU.
 
@@ -140,11 +149,14 @@ def has_vnni() -> bool:
 
 
 def default_chunk(kind: str, device: torch.device) -> int:
-    """Slices a chunk of a network ("unet" or "vit"): on a CPU few, on a GPU what half its free memory surely holds."""
+    """Slices a chunk of a network ("unet" or "vit"): on a CPU few, on a GPU what half its memory surely holds.
+
+    All of its memory, not what is free: the size shows in the last digits, and they shall not depend on neighbours.
+    """
     if device.type == "cpu":
         return CPU_CHUNK[kind]
-    free_bytes, _ = torch.cuda.mem_get_info(device)
-    return int(min(max(free_bytes / 2 // SLICE_BYTES, 1), LARGEST_CHUNK))
+    _, total_bytes = torch.cuda.mem_get_info(device)
+    return int(min(max(total_bytes / 2 // SLICE_BYTES, 1), LARGEST_CHUNK))
 
 
 def use_allotted_cores() -> None:
@@ -158,16 +170,18 @@ def use_allotted_cores() -> None:
         torch.set_num_threads(allotted)
 
 
+@dataclass(frozen=True)
 class Chunker:
-    """Remembers how many slices fit at a time, and halves that number when memory runs out.
+    """Runs work on the slices of a scan in chunks, which are halved when memory runs out.
+
+    The next scan starts with whole chunks again: its digits do not depend on what ran before.
 
     Attributes
     ----------
-    size : slices a chunk; only ever shrinks
+    size : slices a chunk
     """
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    size: int
 
     def run(self, count: int, work: Callable[[slice], Result]) -> Iterator[Result]:
         """Yield ``work(chunk)`` for consecutive slices of ``range(count)``; on out of memory, halve and go on.
@@ -176,30 +190,22 @@ class Chunker:
         ------
         MemoryError or torch.OutOfMemoryError : if even one slice does not fit
         """
-        start = 0
+        start, size = 0, self.size
         while start < count:
-            chunk = slice(start, min(start + self.size, count))
+            chunk = slice(start, min(start + size, count))
             try:
                 result = work(chunk)
             except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error) or self.size == 1:
+                if not is_out_of_memory(error) or size == 1:
                     raise
                 out_of_memory = True
             else:
                 out_of_memory = False
             if out_of_memory:  # outside the handler: the traceback would keep the failed chunk's tensors alive
-                self.size = max(self.size // 2, 1)
-                log.warning("out of memory: going on with %d slices at a time", self.size)
+                size = max(size // 2, 1)
+                log.warning("out of memory: going on with %d slices at a time", size)
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
                 continue
             start = chunk.stop
             yield result
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on the host or on the GPU."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    # PyTorch's CPU allocator raises a plain RuntimeError
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

@@ -29,7 +29,8 @@ from balaitous.ct.lungs import AIR_HU
 from balaitous.ct.patient import Patient, resolve
 from balaitous.ct.plausibility import Check, verdict
 from balaitous.ct.volume import CT
-from balaitous.networks.int8 import load_int8
+from balaitous.memory import memory_errors
+from balaitous.networks.int8 import Int8Store, load_int8
 from balaitous.networks.loading import build_network, load_strictly
 from balaitous.networks.runtime import (
     Chunker,
@@ -38,9 +39,11 @@ from balaitous.networks.runtime import (
     choose_device,
     choose_precision,
     default_chunk,
+    device_name,
     ready,
     use_allotted_cores,
 )
+from balaitous.provenance import Provenance, recorded_warnings, versions
 from balaitous.severity.calibration import calibration_of, stored_in
 from balaitous.severity.features import label_crops, scan_features
 from balaitous.severity.heads import Heads, age_feature
@@ -52,21 +55,6 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 KEPT_BYTES = 256 << 20  # a network up to this size stays in memory between scans, on a CPU too
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """What made a prediction."""
-
-    version: str
-    torch_version: str
-    bundle: str
-    bundle_sha256: str
-    intended_use: str
-    demonstration: bool
-    device: str
-    precision: str
-    calibration: str | None
 
 
 @dataclass(frozen=True)
@@ -90,6 +78,7 @@ class Prediction:
     provenance : versions, weights, device
     seconds : wall-clock time of each stage
     checks : what was measured of the scan and its lungs, and how it was judged
+    warnings : what was logged as a warning, when the model was loaded and while it looked at this scan
     """
 
     name: str
@@ -109,6 +98,7 @@ class Prediction:
     provenance: Provenance
     seconds: Mapping[str, float]
     checks: tuple[Check, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """All but the arrays, ready for JSON."""
@@ -126,6 +116,7 @@ class Prediction:
             "slices_used": len(self.image),
             "lung_volume_litres": round(self.lung_volume_litres, 4),
             "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
+            "warnings": list(self.warnings),
             "provenance": asdict(self.provenance),
             **verdict(self.checks),
         }
@@ -161,8 +152,10 @@ class Balaitous:
     ------
     WeightsError : if the weights are missing or not what they claim to be
     ValueError : if device or precision cannot be had
+    MemoryError : if the memory, or the GPU's, does not hold the networks
     """
 
+    @memory_errors()
     def __init__(
         self,
         weights: str | Path | None = None,
@@ -172,8 +165,9 @@ class Balaitous:
         strict: bool = False,
     ) -> None:
         self.strict = strict
-        self.device = choose_device(device)
-        self.precision, dtype = choose_precision(precision, self.device)
+        with recorded_warnings() as self.warnings:
+            self.device = choose_device(device)
+            self.precision, dtype = choose_precision(precision, self.device)
         use_allotted_cores()
         self.bundle = open_bundle(find_bundle(weights))
         self.load: Callable[[str], Network]
@@ -190,13 +184,16 @@ class Balaitous:
         self.turn = Lock()
         self.provenance = Provenance(
             version=balaitous.__version__,
-            torch_version=torch.__version__,
+            versions=versions(),
             bundle=self.bundle.name,
             bundle_sha256=self.bundle.sha256,
             intended_use=self.bundle.intended_use,
             demonstration=self.bundle.demonstration,
             device=str(self.device),
+            device_name=device_name(self.device),
+            threads=torch.get_num_threads(),
             precision=self.precision,
+            int8_sha256=Int8Store(self.bundle).sha256 if self.precision == "int8" else None,
             calibration=calibration_of(self.bundle) if calibrated else None,
         )
         log.info("weights: %s (%s), sha256 %s", self.bundle.name, self.bundle.folder, self.bundle.sha256)
@@ -242,28 +239,30 @@ class Balaitous:
         ------
         InputError : if the scan cannot be used; NoLungError if no lung is found in it, QualityError if a check fails
         ValueError : if age or sex make no sense
+        MemoryError : if the memory, or the GPU's, is not enough even for one slice at a time
         """
         resolve(Patient(), age=age, sex=sex)  # nonsense is refused before anything is read
         run = run_here if executor is None else lambda *call: executor.submit(*call).result()
         watch = Stopwatch()
-        prepared: Prepared = run(prepare, scan, series, self.strict)
-        del scan
-        patient = resolve(prepared.ct.patient, age=age, sex=sex)  # steps 1 and 2
-        assert patient.age_years is not None
-        assert patient.sex is not None
+        with memory_errors(), recorded_warnings() as warnings:
+            prepared: Prepared = run(prepare, scan, series, self.strict)
+            del scan
+            patient = resolve(prepared.ct.patient, age=age, sex=sex)  # steps 1 and 2
+            assert patient.age_years is not None
+            assert patient.sex is not None
 
-        with self.turn, watch("lung_unet"):
-            labels = label_crops(prepared.crops, *self.network("lung_unet"))  # step 4
-        view: LungView = run(view_lungs, prepared, labels, self.strict)  # steps 4 to 8
-        with self.turn:
-            with watch("features_full"):
-                full = scan_features(view.image, *self.network("encoder_full"))  # steps 9 and 10
-            with watch("features_lung"):
-                masked = np.where(view.mask, view.image, view.image.dtype.type(AIR_HU))  # step 11
-                lung = scan_features(masked, *self.network("encoder_lung"))  # step 12
-        features = {"full": full, "lung": lung}
-        probabilities = self.heads.probabilities(features, patient.age_years, patient.sex)  # steps 13 and 14
-        probabilities |= {name: float(each(probabilities[name])) for name, each in self.calibrations.items()}
+            with self.turn, watch("lung_unet"):
+                labels = label_crops(prepared.crops, *self.network("lung_unet"))  # step 4
+            view: LungView = run(view_lungs, prepared, labels, self.strict)  # steps 4 to 8
+            with self.turn:
+                with watch("features_full"):
+                    full = scan_features(view.image, *self.network("encoder_full"))  # steps 9 and 10
+                with watch("features_lung"):
+                    masked = np.where(view.mask, view.image, view.image.dtype.type(AIR_HU))  # step 11
+                    lung = scan_features(masked, *self.network("encoder_lung"))  # step 12
+            features = {"full": full, "lung": lung}
+            probabilities = self.heads.probabilities(features, patient.age_years, patient.sex)  # steps 13 and 14
+            probabilities |= {name: float(each(probabilities[name])) for name, each in self.calibrations.items()}
         return Prediction(
             name=prepared.ct.name,
             path=prepared.ct.path,
@@ -282,6 +281,7 @@ class Balaitous:
             provenance=self.provenance,
             seconds={**prepared.seconds, "lung_view": view.seconds, **watch.seconds},
             checks=view.checks,
+            warnings=(*self.warnings, *warnings),
         )
 
     def network(self, name: str) -> tuple[Network, Chunker]:

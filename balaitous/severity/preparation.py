@@ -19,6 +19,7 @@ from balaitous.ct.plausibility import Check, refuse
 from balaitous.ct.quality import check_lungs, check_scan
 from balaitous.ct.volume import CT, SPACING_MM, read_ct, resample
 from balaitous.errors import NoLungError
+from balaitous.memory import memory_errors
 
 VOXEL_LITRES = float(np.prod(SPACING_MM)) / 1e6
 
@@ -81,18 +82,20 @@ def prepare(scan: str | Path | CT, series: str | None = None, strict: bool = Fal
     Raises
     ------
     InputError : if the scan cannot be used; QualityError if a check says so
+    MemoryError : if the memory does not hold it
     """
-    start = time.perf_counter()
-    ct, fingerprint = (scan, None) if isinstance(scan, CT) else (read_ct(scan, series=series), content_sha256(scan))
-    spacing_mm, slices, hu_range = ct.spacing_mm, len(ct.hu), (ct.hu.min().item(), ct.hu.max().item())
-    checks = check_scan(ct)
-    refuse(ct.path or ct.name, checks, strict)
-    read = time.perf_counter()
-    del scan  # the native volume is the largest thing in memory: let it go once it is resampled
-    ct = resample(ct, SPACING_MM)  # step 3
-    resampled = time.perf_counter()
-    crops, boxes = body_crops(ct.hu)
-    cropped = time.perf_counter()
+    with memory_errors():
+        start = time.perf_counter()
+        ct, fingerprint = (scan, None) if isinstance(scan, CT) else (read_ct(scan, series=series), content_sha256(scan))
+        spacing_mm, slices, hu_range = ct.spacing_mm, len(ct.hu), (ct.hu.min().item(), ct.hu.max().item())
+        checks = check_scan(ct)
+        refuse(ct.path or ct.name, checks, strict)
+        read = time.perf_counter()
+        del scan  # the native volume is the largest thing in memory: let it go once it is resampled
+        ct = resample(ct, SPACING_MM)  # step 3
+        resampled = time.perf_counter()
+        crops, boxes = body_crops(ct.hu)
+        cropped = time.perf_counter()
     seconds = {"read": read - start, "resample": resampled - read, "body_crops": cropped - resampled}
     return Prepared(ct, fingerprint, spacing_mm, slices, hu_range, crops, boxes, checks, seconds)
 

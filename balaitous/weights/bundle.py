@@ -187,7 +187,7 @@ def check_hash(path: Path, expected_sha256: str) -> Path:
     """
     try:
         status = path.stat()
-        found = _sha256_once(path, status.st_size, status.st_mtime_ns)
+        found = _sha256_once(path, (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
     except OSError as error:
         raise _unreadable(path, error) from None
     if found != expected_sha256:
@@ -197,7 +197,7 @@ def check_hash(path: Path, expected_sha256: str) -> Path:
 
 
 @lru_cache
-def _sha256_once(path: Path, size_bytes: int, mtime_ns: int) -> str:
+def _sha256_once(path: Path, _version: tuple[int, ...]) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

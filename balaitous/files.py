@@ -1,0 +1,73 @@
+"""Files that are there whole or not at all: written beside their places, synced, then renamed."""
+
+from __future__ import annotations
+
+import glob
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file: nobody ever sees half of it, and if it cannot be written the old one stays.
+
+    Raises
+    ------
+    OSError : it names the file
+    """
+    write_together({path: content})
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Write files, and show them when all are on the disk: if it is full, every file stays as it was.
+
+    They appear in their order. A kill in between leaves the first ones new and the others old, so the file that speaks
+    for the others comes last.
+
+    Raises
+    ------
+    OSError : it names the file
+    """
+    partials = {path: path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial") for path in contents}
+    try:
+        for path, partial in partials.items():
+            with _naming(path), partial.open("xb") as file:  # never into what somebody else put there
+                file.write(contents[path])
+                file.flush()
+                os.fsync(file.fileno())
+        for path, partial in partials.items():
+            with _naming(path):
+                partial.replace(path)
+        for folder in {path.parent for path in contents}:
+            _sync(folder)
+    finally:
+        for partial in partials.values():
+            with suppress(OSError):  # what made it fail is on its way already
+                partial.unlink(missing_ok=True)
+
+
+def remove_partials(path: Path) -> None:
+    """Remove what a writer of this file left that was killed; not where others may be writing it."""
+    for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """An error names the file that the user knows: a full disk names none, and nobody asked for a partial one."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+
+
+def _sync(folder: Path) -> None:
+    """Bring the new names to the disk. The contents are there; file systems that cannot are left to themselves."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
