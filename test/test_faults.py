@@ -45,7 +45,8 @@ class Model:
     def predict(self, path, age=None, sex=None):
         covid, severe = ord(path.stem[0]) / 256, ord(path.stem[0]) / 512
         answer = {"probability_covid": covid, "probability_severe": severe}
-        return SimpleNamespace(**answer, patient=resolve(Patient()), seconds={}, to_dict=lambda: answer)
+        told = {"patient": resolve(Patient()), "seconds": {}, "checks": (), "to_dict": lambda: answer}
+        return SimpleNamespace(**answer, **told)
 
 balaitous.Balaitous = Model
 """
