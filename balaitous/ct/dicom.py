@@ -166,7 +166,8 @@ def read_header(file: Path, tags: list[BaseTag | int]) -> FileDataset:
                 raise ValueError("deflated; write it in another transfer syntax")
             return FileDataset(file, {})
         stream.seek(0)
-        return read_partial(stream, stop_when=lambda tag, *_: tag > max(tags), specific_tags=tags)
+        last = max(map(int, tags))
+        return read_partial(stream, stop_when=lambda tag, *_: int(tag) > last, specific_tags=tags)
 
 
 class _Header(io.BufferedReader):
