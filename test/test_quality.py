@@ -90,6 +90,12 @@ def one_lung(hu, labels):
     return np.where(labels == RIGHT, 40, hu), np.where(labels == RIGHT, 0, labels)
 
 
+def one_lung_without_air(hu, labels):
+    """A network that knows consolidation calls a part of it lung."""
+    back = np.arange(hu.shape[1])[:, None] > hu.shape[1] * 0.6
+    return np.where(labels == RIGHT, 40, hu), np.where((labels == RIGHT) & ~back, 0, labels)
+
+
 def metal(hu, labels):
     hu = hu.copy()
     hu[25:30, 20:26, 60:66] = 3071
@@ -132,6 +138,7 @@ def noise(hu, labels):
         (slices_missing, {"slice_jump": "warn"}),
         (slices_mixed, {"slice_order": "warn"}),
         (one_lung, {"smaller_lung": "warn"}),
+        (one_lung_without_air, {"smaller_lung": "warn"}),
         (metal, {"metal": "warn"}),
         (contrast_agent, {"mediastinum": "warn"}),
         (offset_under_padding, {"dense_share": "fail"}),

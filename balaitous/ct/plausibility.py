@@ -212,7 +212,12 @@ LIMITS: Mapping[str, Limits] = {
         low=f"hardly denser than the lungs; {LOOK}",
     ),
     # The left lung has some 47 %. Under a tenth: collapsed, removed, drowned, or not recognised.
-    "smaller_lung": Limits("the smaller lung's share", "%", (10, 50), low="one lung may be missing; look at the scan"),
+    "smaller_lung": Limits(
+        "the smaller lung's share of the air-filled lung",
+        "%",
+        (10, 50),
+        low="one lung may be missing; look at the scan",
+    ),
     # Lungs end in a point at the top and in a narrow rim at the base: a large section there is a cut.
     "lung_base": Limits(
         "lung in the lowest slice, over its largest section",

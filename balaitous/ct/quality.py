@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from balaitous.ct.lungs import LEFT, RIGHT
+from balaitous.ct.lungs import LEFT, RIGHT, TISSUE_THRESHOLD_HU
 from balaitous.ct.plausibility import FLOOR_HU, Check, judge
 
 if TYPE_CHECKING:
@@ -123,13 +123,14 @@ def check_lungs(ct: CT, labels: NDArray[np.uint8], volume_litres: float) -> tupl
     at_edge = area > np.count_nonzero(lungs[:, y:-y, x:-x], axis=(1, 2))
     (box,) = ndimage.find_objects(lungs.view(np.uint8))
     hu, inside = ct.hu[box], lungs[box]
-    right, left = (np.count_nonzero(labels[box] == label) for label in (RIGHT, LEFT))
+    holds_air = hu < TISSUE_THRESHOLD_HU  # what the method takes for lung; solid tissue may be labelled so, too
+    right, left = (int(np.count_nonzero((labels[box] == label) & holds_air)) for label in (RIGHT, LEFT))
     voxel_ml = math.prod(ct.spacing_mm) / 1000
     measured = {
         "lung_volume": volume_litres,
         "lung_density": hu[inside].mean(dtype=float),
         "lung_contrast": np.median(hu[~inside]) - np.median(hu[inside]) if not inside.all() else None,
-        "smaller_lung": 100 * min(right, left) / (right + left),
+        "smaller_lung": 100 * min(right, left) / max(right + left, 1),
         "lung_base": 100 * area[0] / area.max(),
         "lung_top": 100 * area[-1] / area.max(),
         "lung_edge": 100 * np.count_nonzero(at_edge) / np.count_nonzero(area),

@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 from balaitous.errors import InputError
 from balaitous.severity.heads import OUTCOMES, VIEWS, Heads, age_feature
 
-STRENGTHS = np.logspace(-4, 0, 7)  # inverse regularisation, from strong to weak
+STRENGTHS = np.logspace(-4, 2, 10)  # inverse regularisation, from strong to weak
 PATIENCE = 2  # strengths that may be worse than the best before no weaker one is tried
 VIEW_WEIGHTS = np.linspace(0, 1, 21)  # of the full view in the mean
 INNER_FOLDS = 4

@@ -9,15 +9,14 @@ Who has COVID-19 has opacities in the lung; how probable a severe outcome is fol
 from __future__ import annotations
 
 import argparse
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from balaitous.ct.phantom import make_phantom
-from balaitous.ct.volume import write_mha
-from balaitous.training.stoic import REFERENCE_FILE, SCANS_FOLDER
+from balaitous.ct.volume import CT
+from balaitous.training.stoic import write_stoic
 from balaitous.training.synthetic import draw_burden, draw_severe
 
 SPACING_MM = (2.5, 2.5, 5.0)
@@ -49,22 +48,16 @@ def make_stoic_folder(
     ----------
     spacing_mm, size : as `make_phantom`
     """
-    for each in (folder / SCANS_FOLDER, (folder / REFERENCE_FILE).parent):
-        each.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor() as pool:
-        lines = list(pool.map(partial(write_patient, folder, seed, spacing_mm, size), range(scans)))
-    (folder / REFERENCE_FILE).write_text("\n".join(["PatientID,probCOVID,probSevere", *lines]) + "\n", encoding="utf-8")
-    return folder
+    return write_stoic(folder, scans, partial(make_patient, seed, spacing_mm, size))
 
 
-def write_patient(
-    folder: Path,
+def make_patient(
     seed: int,
     spacing_mm: tuple[float, float, float],
     size: tuple[int, int, int] | None,
     number: int,
-) -> str:
-    """Write one patient's CT; returns the line of the reference."""
+) -> tuple[CT, bool, bool]:
+    """One patient's CT, and whether there is COVID-19 and a severe outcome."""
     rng = np.random.default_rng((seed, number))
     age_years, sex = float(rng.integers(25, 96)), float(rng.integers(2))
     covid = bool(rng.random() < COVID_SHARE)
@@ -79,9 +72,7 @@ def write_patient(
         age_years=age_years,
         sex=sex,
     )
-    name = f"{number:04d}"
-    write_mha(folder / SCANS_FOLDER / f"{name}.mha", phantom.ct)
-    return f"{name},{covid:d},{severe:d}"
+    return phantom.ct, covid, severe
 
 
 if __name__ == "__main__":

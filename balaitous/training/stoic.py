@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from balaitous.cohort.scans import Scan, list_scans
 from balaitous.cohort.table import Row, row_names
+from balaitous.ct.volume import CT, write_mha
 from balaitous.errors import InputError
 from balaitous.evaluation.predictions import Reference, read_reference, some
 from balaitous.training.features import FeatureStore
@@ -52,6 +55,28 @@ def read_stoic(folder: Path) -> StoicFolder:
         if missing:
             log.warning("%s: %s", what, some(missing))
     return StoicFolder([scans[name] for name in both], reference)
+
+
+def write_stoic(folder: Path, patients: int, patient: Callable[[int], tuple[CT, bool, bool]]) -> Path:
+    """Write a STOIC folder of patients 0000, 0001, …, several at a time.
+
+    Parameters
+    ----------
+    patient : makes the CT of a number, and says whether there is COVID-19 and a severe outcome; other processes call it
+    """
+    for each in (folder / SCANS_FOLDER, (folder / REFERENCE_FILE).parent):
+        each.mkdir(parents=True, exist_ok=True)
+    with ProcessPoolExecutor() as pool:
+        lines = list(pool.map(partial(_write_patient, folder, patient), range(patients)))
+    text = "\n".join(["PatientID,probCOVID,probSevere", *lines]) + "\n"
+    (folder / REFERENCE_FILE).write_text(text, encoding="utf-8")
+    return folder
+
+
+def _write_patient(folder: Path, patient: Callable[[int], tuple[CT, bool, bool]], number: int) -> str:
+    ct, covid, severe = patient(number)
+    write_mha(folder / SCANS_FOLDER / f"{number:04d}.mha", ct)
+    return f"{number:04d},{covid:d},{severe:d}"
 
 
 def labelled(rows: Sequence[Row], store: FeatureStore, reference: Reference) -> LabelledFeatures:

@@ -1,4 +1,6 @@
-"""A synthetic cohort: scans with known disease, age, sex and outcome, made of real or phantom lungs.
+"""A cohort of synthetic patients in the layout of the STOIC folder, made of phantoms' lungs or of real ones.
+
+    python -m balaitous.training.synthetic --scans 240 --seed 2 [--host CT …] --out FOLDER
 
 COVID-19 stands for opacities of viral pneumonia; scans without it are clean, or have an effusion or one small focus,
 which are no COVID-19. The severe outcome is drawn with a probability that grows with the share of the lung that is
@@ -7,57 +9,88 @@ diseased, with age, and for men. Nothing here says anything about real patients.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.special import expit
 
-from balaitous.ct.lungs import AIR_HU, LEFT, RIGHT, clean_lungs, crop_in_plane, lung_slices
+from balaitous.ct.lungs import AIR_HU, LEFT, RIGHT
 from balaitous.ct.opacities import add_effusion, add_opacities
-from balaitous.errors import NoLungError
-from balaitous.training.lung_cases import LungCase
+from balaitous.ct.patient import Patient
+from balaitous.ct.volume import CT
+from balaitous.training.lung_cases import LungCase, phantom_case, read_case
+from balaitous.training.stoic import write_stoic
 
 COVID_SHARE = 0.5
+EFFUSION_SHARE, FOCUS_SHARE = 0.15, 0.3  # of all patients, and of those without COVID-19
 # Log-odds of a severe outcome: per factor e of diseased lung, per year, male against female, and at MIDDLE.
 PER_LOG_BURDEN, PER_YEAR, MALE = 1.2, 0.05, 0.6
 MIDDLE_BURDEN, MIDDLE_AGE, AT_MIDDLE = 0.10, 62.0, -0.8
 
 
 @dataclass(frozen=True)
-class SyntheticScan:
-    """A scan as the encoders see it, and the truth about it.
+class SyntheticPatient:
+    """A scan and the truth about it.
 
     Attributes
     ----------
-    host : name of the lungs it was made of
-    image, mask : (Z, 224, 224) HU and lung, flipped along Y as the method has them
-    lesions : (Z, 224, 224) bool, COVID-19 opacities
+    ct : with age and sex
+    lesions : (Z, Y, X) bool, COVID-19 opacities
     covid, severe : outcomes; `severe` only where `covid`
     burden : share of the lung that is diseased
     """
 
-    host: str
-    image: NDArray[np.int16]
-    mask: NDArray[np.bool_]
+    ct: CT
     lesions: NDArray[np.bool_]
-    age_years: float
-    sex: float
     covid: bool
     severe: bool
     burden: float
 
 
-def make_scan(host: LungCase, seed: Sequence[int]) -> SyntheticScan:
-    """One scan of the cohort, made of the host's lungs (1.5×1.5×5 mm); the same seed gives the same scan.
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scans", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--host", type=Path, nargs="*", default=[], help="CTs whose lungs every second patient has")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    make_stoic_folder(options.out, options.scans, options.seed, options.host)
 
-    Raises
-    ------
-    NoLungError : if no lung is left that the method would look at
+
+def make_stoic_folder(folder: Path, scans: int, seed: int = 0, hosts: Sequence[Path] = ()) -> Path:
+    """Write ``data/mha/<PatientID>.mha`` and ``metadata/reference.csv``; the same arguments give the same files.
+
+    Parameters
+    ----------
+    hosts : real CTs; every second patient has the lungs of one of them in turn, the others those of a phantom each
     """
+    return write_stoic(folder, scans, partial(draw_patient, seed, tuple(hosts)))
+
+
+def draw_patient(seed: int, hosts: Sequence[Path], number: int) -> tuple[CT, bool, bool]:
+    """The CT of a patient of the cohort, and whether there is COVID-19 and a severe outcome."""
+    if hosts and number % 2 == 0:
+        host = real_host(hosts[number // 2 % len(hosts)])
+    else:
+        host = phantom_case(int(np.random.default_rng((seed, number, 1)).integers(2**31)))
+    patient = make_patient(host, (seed, number))
+    return patient.ct, patient.covid, patient.severe
+
+
+@lru_cache
+def real_host(path: Path) -> LungCase:
+    """A real CT at the method's spacing, with a pseudo-mask of its lungs."""
+    return read_case(path)
+
+
+def make_patient(host: LungCase, seed: Sequence[int]) -> SyntheticPatient:
+    """One patient, made of the host's lungs; the same seed gives the same one."""
     rng = np.random.default_rng(seed)
     host = vary(host, rng)
     lungs = np.where((host.labels == RIGHT) | (host.labels == LEFT), host.labels, 0).astype(np.uint8)
@@ -66,40 +99,31 @@ def make_scan(host: LungCase, seed: Sequence[int]) -> SyntheticScan:
     covid = bool(rng.random() < COVID_SHARE)
 
     hu, lesions = host.hu.astype(np.float32), np.zeros(host.hu.shape, bool)
-    if rng.random() < 0.15:
+    if rng.random() < EFFUSION_SHARE:
         share, side = rng.uniform(0.02, 0.25), int(rng.choice([RIGHT, LEFT]))
         hu, _ = add_effusion(hu, lungs, rng, share=share, label=side)
     if covid:
-        burden = draw_burden(rng)
-        hu, lesions = add_opacities(hu, lungs, rng, volume_ml=burden * lung_ml, spacing_mm=host.spacing_mm)
-    elif rng.random() < 0.3:  # one focus: a nodule, a scar
+        volume_ml = draw_burden(rng) * lung_ml
+        hu, lesions = add_opacities(hu, lungs, rng, volume_ml=volume_ml, spacing_mm=host.spacing_mm)
+    elif rng.random() < FOCUS_SHARE:  # one focus: a nodule, a scar
         volume_ml = rng.uniform(0.3, 6)
         hu, _ = add_opacities(hu, lungs, rng, volume_ml=volume_ml, spacing_mm=host.spacing_mm, lesions=1)
-    hu = hu + rng.exponential(12) * ndimage.gaussian_filter(
-        rng.standard_normal(hu.shape, dtype=np.float32), (0, 0.5, 0.5)
-    )
-    hu = np.clip(np.round(hu), AIR_HU, 3071).astype(np.int16)
-
-    hu, lungs, lesions = hu[:, ::-1], lungs[:, ::-1], lesions[:, ::-1]  # step 5 of the method
-    lung = clean_lungs(hu, lungs)
-    if not lung.any():
-        raise NoLungError(f"no lung left in {host.name}")
-    image, mask = crop_in_plane(hu, lung)
-    lesion_view, _ = crop_in_plane(lesions.astype(np.int16), lung)  # padded with a negative number
-    kept = lung_slices(mask)
-
+    noise = ndimage.gaussian_filter(rng.standard_normal(hu.shape, dtype=np.float32), (0, 0.5, 0.5))
+    hu = hu + rng.exponential(12) * noise
     burden = float(lesions.sum() / max((lungs > 0).sum(), 1))
-    return SyntheticScan(
-        host=host.name,
-        image=np.ascontiguousarray(image[kept]),
-        mask=np.ascontiguousarray(mask[kept]),
-        lesions=lesion_view[kept] > 0,
-        age_years=age_years,
-        sex=sex,
-        covid=covid,
-        severe=covid and draw_severe(rng, burden, age_years, sex),
-        burden=burden,
+    ct = CT(
+        hu=np.clip(np.round(hu), AIR_HU, 3071).astype(np.int16),
+        spacing_mm=host.spacing_mm,
+        origin_mm=(0.0, 0.0, 0.0),
+        direction=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
+        reversed_axes=(False, False, False),
+        name=host.name,
+        path="",
+        series_uid=None,
+        patient=Patient(age_years=age_years, age_source="header", sex=sex, sex_source="header"),
     )
+    severe = covid and draw_severe(rng, burden, age_years, sex)
+    return SyntheticPatient(ct, lesions, covid, severe, burden)
 
 
 def draw_burden(rng: np.random.Generator) -> float:
@@ -128,8 +152,5 @@ def vary(host: LungCase, rng: np.random.Generator) -> LungCase:
     return replace(host, hu=hu, labels=labels)
 
 
-def make_cohort(hosts: Sequence[LungCase], count: int, seed: int, workers: int | None = None) -> list[SyntheticScan]:
-    """`count` scans, hosts taken in turn; the same seed gives the same cohort, whatever the number of workers."""
-    jobs = [(hosts[i % len(hosts)], (seed, i)) for i in range(count)]
-    with ProcessPoolExecutor(workers) as pool:
-        return list(pool.map(make_scan, *zip(*jobs, strict=True), chunksize=4))
+if __name__ == "__main__":
+    main()
