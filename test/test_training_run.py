@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("logging_as_it_was")
 
 def small_cohort(folder, scans):
     """The middle of coarse chests, quick to predict."""
-    make_stoic_folder(folder, scans, seed=6, spacing_mm=(4.0, 4.0, 10.0), size=(84, 70, 22))
+    make_stoic_folder(folder, scans, seed=7, spacing_mm=(4.0, 4.0, 10.0), size=(84, 70, 22))
     for path in (folder / "data/mha").iterdir():
         ct = read_ct(path)
         write_mha(path, replace(ct, hu=ct.hu[8:16]))
