@@ -19,7 +19,7 @@ except ImportError:  # Windows, which has no such limits
 LEAST_BYTES = 1 << 30  # PyTorch and the other libraries loaded, and nothing read: 0.7 GB on 2 cores, threads add to it
 # PyTorch's CPU allocator, ITK, mmap, the C++ library, threads (their stacks count), CUDA, cuBLAS and cuDNN
 SAYS_SO = re.compile(
-    "can't allocate memory|failed to allocate|cannot allocate memory|bad_alloc|can't start new thread|"
+    "can't allocate memory|(failed|unable) to allocate|cannot allocate memory|bad_alloc|can't start new thread|"
     "out of memory|STATUS_ALLOC_FAILED",
     re.IGNORECASE,
 )

@@ -30,6 +30,7 @@ from balaitous.ct.patient import Patient, format_age, format_sex, from_header, r
 from balaitous.ct.pixel_data import copy_slices
 from balaitous.ct.plausibility import FLOOR_HU, check_hounsfield, check_volume
 from balaitous.errors import InputError, MaskError, one_line
+from balaitous.memory import is_out_of_memory
 
 IMAGE_SUFFIXES = (".mha", ".mhd", ".nii.gz", ".nii", ".nrrd", ".nhdr")
 SPACING_MM = (1.5, 1.5, 5.0)  # x, y, z: what the published networks were trained on
@@ -304,7 +305,7 @@ def _quiet_and_clear() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if re.search("bad_alloc|allocate memory", str(error)):
+        if is_out_of_memory(error):
             raise MemoryError(f"SimpleITK cannot allocate it: {error}") from error
         reason = re.sub(r"^.*ERROR: |\w+\(0x\w+\): ", "", str(error).strip().splitlines()[-1]).strip()
         if unknown := re.match('Unable to determine ImageIO reader for "(.*)"', reason):
