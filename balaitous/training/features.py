@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import io
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +16,7 @@ from balaitous.cohort.local import predict_scans
 from balaitous.cohort.run import Run
 from balaitous.cohort.scans import Scan
 from balaitous.cohort.table import Row, ScanTable
+from balaitous.files import write_whole
 from balaitous.severity.heads import VIEWS
 from balaitous.severity.pipeline import Balaitous, Prediction
 
@@ -50,11 +51,10 @@ class FeatureStore:
     def save(self, prediction: Prediction) -> None:
         """Keep what the heads see of a scan."""
         assert prediction.input_sha256 is not None
-        path = self.path(prediction.input_sha256)
-        partial = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.npz")
+        content = io.BytesIO()
         full, lung = (prediction.features[view] for view in VIEWS)
-        np.savez(partial, full=full, lung=lung)
-        partial.replace(path)
+        np.savez(content, full=full, lung=lung)
+        write_whole(self.path(prediction.input_sha256), content.getvalue())
 
     def load(self, input_sha256: str) -> dict[str, NDArray]:
         """(width,) of each view."""

@@ -7,9 +7,8 @@ A folder of slices has ``<hash of the content>.npy``, (Z, 224, 224) int16 in HU,
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
-import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import cached_property, lru_cache
@@ -28,6 +27,7 @@ from balaitous.cohort.table import Row
 from balaitous.ct.fingerprint import content_sha256
 from balaitous.ct.lungs import AIR_HU, WINDOW_HU
 from balaitous.errors import InputError
+from balaitous.files import write_whole
 from balaitous.severity.pipeline import Balaitous, Prediction
 from balaitous.training.features import Keeper, begin_keeping
 
@@ -247,9 +247,6 @@ def mapped(file: Path) -> NDArray:
 
 def write_array(path: Path, array: NDArray) -> None:
     """Write an array at once."""
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with partial.open("wb") as file:
-        np.save(file, array)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    content = io.BytesIO()
+    np.save(content, array)
+    write_whole(path, content.getvalue())
