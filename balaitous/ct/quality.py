@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SAMPLE_VOXELS = 250_000  # that are enough for a histogram
 THUMBNAIL = 64  # pixels a side, at least, of what slices are compared on: noise averages out
-CEILING_HU = 3071  # the 12-bit scale of CT ends here
+HIGHEST_HU = 3071  # the 12-bit scale of CT ends here
 PEAK_SIGMA_HU = 10.0  # less than noise widens a peak
 PEAK_SHARE = 0.005  # of all voxels, under which there is no peak to speak of
 AIR_HU = (FLOOR_HU, -300)
@@ -68,10 +68,10 @@ def check_scan(ct: CT) -> tuple[Check, ...]:
 
 
 def histogram(hu: NDArray) -> NDArray[np.int64]:
-    """How many voxels of a sample have each whole HU from `FLOOR_HU` to `CEILING_HU`, with all above in the last."""
+    """How many voxels of a sample have each whole HU from `FLOOR_HU` to `HIGHEST_HU`, with all above in the last."""
     step = math.ceil(math.sqrt(hu.size / SAMPLE_VOXELS))
-    index = np.rint(np.clip(hu[:, ::step, ::step], FLOOR_HU, CEILING_HU)).astype(np.int64) - FLOOR_HU
-    return np.bincount(index.ravel(), minlength=CEILING_HU - FLOOR_HU + 1)
+    index = np.rint(np.clip(hu[:, ::step, ::step], FLOOR_HU, HIGHEST_HU)).astype(np.int64) - FLOOR_HU
+    return np.bincount(index.ravel(), minlength=HIGHEST_HU - FLOOR_HU + 1)
 
 
 def peak(counts: NDArray[np.int64], low_hu: int, high_hu: int) -> float | None:
