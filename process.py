@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from balaitous.container.grand_challenge import load_model, log_to_stdout, report, run_job
+from balaitous.container.grand_challenge import flush_log, load_model, log_to_stdout, report, run_job
 from balaitous.memory import check_memory_limit
 
 MODES = ("exec", "invoke", "train", "evaluate")
@@ -33,6 +33,8 @@ def main(arguments: list[str]) -> int:
         return run(mode, input_dir, output_dir)
     except Exception as error:
         return report(error)
+    finally:
+        flush_log()
 
 
 def run(mode: str, input_dir: Path, output_dir: Path) -> int:

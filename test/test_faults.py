@@ -580,7 +580,9 @@ def test_weights_that_are_exchanged_between_two_scans_are_noticed_whatever_their
 # --- logs ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_log_that_is_full_is_no_failure_of_the_job(job, tmp_path):
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_log_that_is_full_is_no_failure_of_the_job(job, tmp_path, monkeypatch, unbuffered):
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     with open("/dev/full", "w") as full:
         ended = run(RUN, job, tmp_path / "out", capture_output=False, stdout=full, stderr=subprocess.PIPE)
     assert (ended.returncode, ended.stderr) == (0, "")

@@ -16,6 +16,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -232,6 +233,14 @@ def log_to_stdout() -> None:
     logging.raiseExceptions = False  # a log that nobody reads, or that is full, is no failure of the job
     logging.basicConfig(stream=sys.stdout, format="%(message)s")
     logging.getLogger("balaitous").setLevel(logging.INFO)
+
+
+def flush_log() -> None:
+    """Write what is left of the log, or drop it: Python would try at its end, and a full log fail a job that worked."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def report(error: Exception) -> int:
