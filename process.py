@@ -10,6 +10,7 @@ import os
 import sys
 from pathlib import Path
 
+from balaitous.cohort.processes import ReadingProcess
 from balaitous.container.grand_challenge import flush_log, load_model, log_to_stdout, report, run_job
 from balaitous.memory import check_memory_limit
 
@@ -40,7 +41,8 @@ def main(arguments: list[str]) -> int:
 def run(mode: str, input_dir: Path, output_dir: Path) -> int:
     """Run one job, or serve many."""
     if mode == "exec":
-        return run_job(load_model, input_dir, output_dir)
+        with ReadingProcess() as reader:
+            return run_job(load_model, input_dir, output_dir, reader)
     if mode == "invoke":
         from balaitous.container.server import serve
 

@@ -16,7 +16,9 @@ try:
 except ImportError:  # Windows, which has no such limits
     resource = None  # type: ignore[assignment]
 
-LEAST_BYTES = 1 << 30  # PyTorch and the other libraries loaded, and nothing read: 0.7 GB on 2 cores, threads add to it
+# What libraries, their threads and the smallest networks take (1 to 32 threads were tried). Below it libgomp and
+# OpenBLAS end the process in words of their own.
+LEAST_BYTES = 1152 << 20
 # PyTorch's CPU allocator, ITK, mmap, the C++ library, threads (their stacks count), CUDA, cuBLAS and cuDNN
 SAYS_SO = re.compile(
     "can't allocate memory|(failed|unable) to allocate|cannot allocate memory|bad_alloc|can't start new thread|"

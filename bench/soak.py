@@ -3,9 +3,10 @@
 usage: python bench/soak.py --out DIR [--rounds 125]
 
 Starts the container's server on a port of this machine and gives it, in each round, four small phantoms and a file that
-is no image, each as a job with a fresh /input and /output. After every job: resident memory, open descriptors, threads,
-and whether the digits are those of the first time. Fails if the server has grown between the first rounds after the
-warm-up and the last by more than the bounds below, or answers other digits. Writes DIR/soak.json and DIR/soak.md.
+is no image, each as a job with a fresh /input and /output. After every job: resident memory, open descriptors and
+threads of the server with the process that reads for it, and whether the digits are those of the first time. Fails if
+they have grown between the first rounds after the warm-up and the last by more than the bounds below, or if it answers
+other digits. Writes DIR/soak.json and DIR/soak.md.
 Linux only: it reads /proc.
 """
 
@@ -146,16 +147,20 @@ def answer(output_dir: Path) -> dict[str, str]:
 
 
 def held(pid: int) -> dict[str, float]:
-    """What a process holds now."""
+    """What a process and those that it started hold now, in sum."""
     process = Path("/proc", str(pid))
     sizes = dict(line.split(":") for line in (process / "smaps_rollup").read_text().splitlines()[1:])
     status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
-    return {
+    own = {
         "pss_mb": round(int(sizes["Pss"].split()[0]) / 1024, 2),
         "rss_mb": round(int(sizes["Rss"].split()[0]) / 1024, 2),
         "descriptors": len(list((process / "fd").iterdir())),
         "threads": int(status["Threads"]),
     }
+    for thread in (process / "task").iterdir():
+        for child in (thread / "children").read_text().split():
+            own = {quantity: round(value + held(int(child))[quantity], 2) for quantity, value in own.items()}
+    return own
 
 
 def judge(samples: list[dict[str, Any]]) -> dict[str, Any]:

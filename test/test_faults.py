@@ -9,6 +9,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from conftest import ROOT
 import process
 from balaitous import Balaitous, InputError, WeightsError
 from balaitous.cli import main
-from balaitous.cohort.processes import reading_processes
+from balaitous.cohort.processes import ReadingProcess, reading_processes
 from balaitous.cohort.scans import Scan
 from balaitous.cohort.table import ScanTable, read_table, row_of
 from balaitous.container.grand_challenge import PROBABILITY_FILES
@@ -42,7 +43,7 @@ from balaitous.ct.patient import Patient, resolve
 class Model:
     device, precision = "cpu", "fp32"
 
-    def predict(self, path, age=None, sex=None):
+    def predict(self, path, age=None, sex=None, executor=None):
         covid, severe = ord(path.stem[0]) / 256, ord(path.stem[0]) / 512
         answer = {"probability_covid": covid, "probability_severe": severe}
         told = {"patient": resolve(Patient()), "seconds": {}, "checks": (), "to_dict": lambda: answer}
@@ -404,7 +405,41 @@ def test_a_limit_below_what_the_libraries_take_is_refused_in_one_line(short_scan
     limit = f"import resource, sys; resource.setrlimit(resource.RLIMIT_DATA, (512 << 20, {resource.RLIM_INFINITY}));"
     ended = run(limit + start.format(scans=short_scans, out=tmp_path))
     assert ended.returncode == 1
-    assert "the memory is not enough (expected at least 1024 MiB (RLIMIT_DATA), found 512): " in only_error(ended)
+    assert "the memory is not enough (expected at least 1152 MiB (RLIMIT_DATA), found 512): " in only_error(ended)
+
+
+def test_a_scan_that_ends_the_process_that_reads_it_fails_alone(job, tmp_path):
+    reads_b = """
+import signal
+
+class Reader(Model):
+    def predict(self, path, age=None, sex=None, executor=None):
+        if path.stem == "b":
+            executor.submit(signal.raise_signal, signal.SIGKILL).result()
+        return super().predict(path)
+
+balaitous.Balaitous = Reader
+sys.exit(process.main(sys.argv[1:]))
+"""
+    ended = run(SCRIPTED + reads_b, job, tmp_path / "out")
+    assert ended.returncode == 5
+    first, last = ended.stderr.splitlines()
+    assert "b.mha: expected to read it, the process that did was ended: by the system for want of memory, or" in first
+    assert "1 of 3 scans failed" in last
+    assert read(tmp_path / "out/probability-covid.json").keys() == {"a.mha", "c.mha"}
+
+
+def test_a_reading_process_answers_tells_errors_with_where_they_come_from_and_is_replaced():
+    with ReadingProcess() as reader:
+        process_id = reader.submit(os.getpid).result()
+        assert process_id not in {os.getpid(), reader.submit(os.getppid).result()}
+        with pytest.raises(FileNotFoundError) as raised:
+            reader.submit(os.stat, "/nowhere").result()
+        assert "in _take_call" in raised.value.__notes__[0]
+        assert reader.submit(os.getpid).result() == process_id
+        with pytest.raises(BrokenProcessPool):
+            reader.submit(os._exit, 0)
+        assert reader.submit(os.getpid).result() != process_id
 
 
 def test_reading_processes_that_cannot_be_spoken_with_are_an_error_not_a_wait_for_ever(monkeypatch):

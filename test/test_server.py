@@ -213,6 +213,35 @@ def test_a_job_that_fails_leaves_no_number_and_the_server_lives_on(server, scans
     assert server.answers["probability-covid.json"] == expected["probability-covid.json"]["b.mha"]
 
 
+def reading_process(server):
+    """Of the server's children the one that reads scans; the other counts semaphores."""
+    tasks = Path(f"/proc/{server.process.pid}/task")
+    children = [int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()]
+    (reader,) = [child for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    return reader
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the reading process in /proc")
+def test_a_scan_that_ends_the_process_that_reads_it_fails_and_the_server_lives_on(server, scans, expected):
+    jobs = server.log.count("device cpu")
+    reader = reading_process(server)
+    os.kill(reader, signal.SIGSTOP)  # so that it is in the middle of the scan when it dies
+    server.bring(scans / "a.mha")
+    with ThreadPoolExecutor() as pool:
+        job = pool.submit(server.call, "POST", "/invoke")
+        server.wait_for(lambda: server.log.count("device cpu") > jobs)
+        time.sleep(0.5)
+        os.kill(reader, signal.SIGKILL)
+        assert job.result() == 500
+    (case,) = server.answers["results.json"]["cases"]
+    assert "a.mha: expected to read it, the process that did was ended" in case["error"]
+    assert server.errors.splitlines()[-1] == f"ERROR: {case['error']}"
+
+    assert server.invoke(scans / "b.mha") == 201
+    assert server.answers["probability-covid.json"] == expected["probability-covid.json"]["b.mha"]
+    assert reading_process(server) != reader
+
+
 def test_a_second_call_while_a_job_runs_is_refused_and_changes_nothing(server, scans, expected):
     server.bring(scans / "b.mha")
     server.empty_output()

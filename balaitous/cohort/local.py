@@ -10,10 +10,14 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from balaitous.cohort.processes import leave_interrupts_to_main_thread, reading_processes
+from balaitous.cohort.processes import (
+    ReadingProcess,
+    leave_interrupts_to_main_thread,
+    reader_died,
+    reading_processes,
+)
 from balaitous.cohort.remote import local_copy, shown
 from balaitous.cohort.table import Row, row_of
-from balaitous.errors import InputError
 
 if TYPE_CHECKING:
     from balaitous.cohort.scans import Scan
@@ -87,16 +91,8 @@ def _side_by_side(model: Balaitous, scans: Iterator[Scan], series: str | None, w
 
 def _predict_alone(model: Balaitous, scan: Scan, series: str | None) -> Row:
     """The row of a scan that was under way when a process died."""
-    process = reading_processes(1)
-    try:
-        return predict_scan(model, scan, series, process)
-    except BrokenProcessPool:
-        return row_of(
-            scan,
-            InputError(
-                f"{shown(scan.path)}: expected to read it, the process that did was ended, twice: by the system for "
-                "want of memory, or by the file. Give the job more memory, or write the file again."
-            ),
-        )
-    finally:
-        process.shutdown(wait=False, cancel_futures=True)
+    with ReadingProcess() as process:
+        try:
+            return predict_scan(model, scan, series, process)
+        except BrokenProcessPool:
+            return row_of(scan, reader_died(shown(scan.path)))

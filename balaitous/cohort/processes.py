@@ -6,13 +6,22 @@ import os
 import signal
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor, wait
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection
 from threading import Thread, main_thread
-from typing import Any
+from typing import Any, TypeVar
+
+from balaitous.errors import InputError
+
+Result = TypeVar("Result")
 
 SIGNALS = 5
 START_POLL_SECONDS = 0.2
+END_SECONDS = 2
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
 
 
@@ -36,6 +45,90 @@ def reading_processes(count: int) -> ProcessPoolExecutor:
             raise MemoryError("can't start new thread")
         wait([first], timeout=START_POLL_SECONDS)
     return processes
+
+
+class ReadingProcess(Executor):
+    """One process, for who takes one scan after the other from one thread; a new one when a scan has ended it.
+
+    Unlike a pool's it needs no semaphores: some systems have none, and who ends by `os._exit` would leave them behind.
+
+    Raises
+    ------
+    OSError, MemoryError : it cannot be started
+    """
+
+    def __init__(self) -> None:
+        self._start()
+
+    def _start(self) -> None:
+        context = get_context("spawn")
+        self.pipe, other_end = context.Pipe()
+        self.process = context.Process(target=_take_calls, args=(other_end,), daemon=True)
+        self.process.start()
+        other_end.close()  # the process has the only one: when it dies, the pipe ends
+
+    def submit(self, function: Callable[..., Result], /, *arguments: Any, **keywords: Any) -> Future[Result]:
+        """Make a call in the process, and wait for it.
+
+        Raises
+        ------
+        BrokenProcessPool : the process died of it
+        """
+        if not self.process.is_alive():
+            self._start()
+        future: Future[Result] = Future()
+        try:
+            self.pipe.send((function, arguments, keywords))
+            result, error = self.pipe.recv()
+        except (EOFError, ConnectionError):
+            self.shutdown()
+            raise BrokenProcessPool("the process died of the call") from None
+        except BaseException:  # half an answer may be left in the pipe
+            self.shutdown()
+            raise
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the process, what it unpacked with it. The next call starts another one."""
+        self.process.terminate()
+        self.process.join(END_SECONDS)
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+
+def _take_calls(pipe: Connection) -> None:
+    """Answer one call after the other, until the other side is gone."""
+    _set_up()
+    import balaitous.severity.preparation  # noqa: F401, while the other side loads its networks
+
+    try:
+        while True:
+            _take_call(pipe)
+    except (EOFError, ConnectionError):
+        return
+
+
+def _take_call(pipe: Connection) -> None:
+    """Answer a call with its result or its error, and keep nothing of it: a scan is large."""
+    function, arguments, keywords = pipe.recv()
+    try:
+        pipe.send((function(*arguments, **keywords), None))
+    except Exception as error:
+        error.add_note(traceback.format_exc())  # the other side sees its own frames only
+        pipe.send((None, error))
+
+
+def reader_died(scan: str) -> InputError:
+    """What to say of a scan of which the process that read it died."""
+    return InputError(
+        f"{scan}: expected to read it, the process that did was ended: by the system for want of memory, or by the "
+        "file. Give the job more memory, or write the file again."
+    )
 
 
 def leave_interrupts_to_main_thread() -> None:

@@ -20,11 +20,14 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import balaitous
+from balaitous.cohort.processes import reader_died
 from balaitous.container.inputs import INPUTS_FILE, SCANS_FOLDER, Told, read_inputs
 from balaitous.ct.integrity import check_inside
 from balaitous.ct.plausibility import verdict
@@ -106,13 +109,16 @@ def find_cases(input_dir: Path) -> list[Case]:
     ]
 
 
-def run_job(load_model: Callable[[], Balaitous], input_dir: Path, output_dir: Path) -> int:
+def run_job(
+    load_model: Callable[[], Balaitous], input_dir: Path, output_dir: Path, reader: Executor | None = None
+) -> int:
     """Run one job, from the scans in one folder to the answers in another, and return its exit code.
 
     Parameters
     ----------
     load_model : called once a job turned out to have a scan: loading takes seconds
     input_dir, output_dir : as `find_cases` and `open_output` take them
+    reader : where scans are read, so that one which ends the process ends no more than that; None: here
 
     Raises
     ------
@@ -120,7 +126,7 @@ def run_job(load_model: Callable[[], Balaitous], input_dir: Path, output_dir: Pa
     """
     open_output(output_dir)
     cases = find_cases(input_dir)
-    return predict_cases(load_model(), cases, output_dir)
+    return predict_cases(load_model(), cases, output_dir, reader)
 
 
 def load_model() -> Balaitous:
@@ -139,7 +145,7 @@ def open_output(output_dir: Path) -> None:
     write_answers([], output_dir, several=False)
 
 
-def predict_cases(model: Balaitous, cases: Sequence[Case], output_dir: Path) -> int:
+def predict_cases(model: Balaitous, cases: Sequence[Case], output_dir: Path, reader: Executor | None = None) -> int:
     """Predict every case and write the answers after each: a job that is cut short leaves what it had.
 
     Returns
@@ -153,7 +159,7 @@ def predict_cases(model: Balaitous, cases: Sequence[Case], output_dir: Path) -> 
     for number, case in enumerate(cases, start=1):
         facts = {"file": case.file, "image_name": case.image_name}
         try:
-            prediction = predict_case(model, case)
+            prediction = predict_case(model, case, reader)
         except Exception as error:
             log.info("%d/%d %s: failed", number, len(cases), case.file)
             exit_code = report(error)
@@ -177,9 +183,12 @@ def predict_cases(model: Balaitous, cases: Sequence[Case], output_dir: Path) -> 
     return exit_code
 
 
-def predict_case(model: Balaitous, case: Case) -> Prediction:
+def predict_case(model: Balaitous, case: Case, reader: Executor | None) -> Prediction:
     """The prediction for one case, with both probabilities in [0, 1]."""
-    prediction = model.predict(case.path, age=case.age_years, sex=case.sex)
+    try:
+        prediction = model.predict(case.path, age=case.age_years, sex=case.sex, executor=reader)
+    except BrokenProcessPool:
+        raise reader_died(str(case.path)) from None
     for name in ("probability_covid", "probability_severe"):
         value = getattr(prediction, name)
         if not 0 <= value <= 1:  # NaN is not either

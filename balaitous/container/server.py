@@ -14,10 +14,11 @@ import logging
 import os
 import signal
 import socket
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 
+from balaitous.cohort.processes import ReadingProcess
 from balaitous.container.grand_challenge import load_model, report, run_job
 from balaitous.errors import BalaitousError
 
@@ -66,6 +67,7 @@ class JobServer:
     """One model, and one job at a time.
 
     All jobs run in one thread, so that the numerical libraries keep one pool of threads, and not one for every job.
+    Scans are read in a process beside it: a file that ends the reader, in spite of all checks, ends its job only.
 
     Parameters
     ----------
@@ -76,15 +78,18 @@ class JobServer:
         self.input_dir = input_dir
         self.output_dir = output_dir
         self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="jobs")
+        self.reader: Executor | None = None
         self.job: Future[int] | None = None
 
     def load(self) -> None:
-        """Load the weights.
+        """Load the weights, and start the process that reads.
 
         Raises
         ------
         WeightsError : they are missing, or not what they claim to be
+        OSError, MemoryError : the process cannot be started
         """
+        self.reader = ReadingProcess()
         self.model = self.thread.submit(load_model).result()
 
     @property
@@ -110,7 +115,7 @@ class JobServer:
     def run(self) -> int:
         """Run the job that lies in the input folder, and return its exit code."""
         try:
-            return run_job(lambda: self.model, self.input_dir, self.output_dir)
+            return run_job(lambda: self.model, self.input_dir, self.output_dir, self.reader)
         except Exception as error:
             return report(error)
 
