@@ -1,13 +1,15 @@
-"""Files that are there whole or not at all: written beside their places, synced, then renamed."""
+"""Files and folders that are there whole or not at all: written beside their places, synced, then renamed."""
 
 from __future__ import annotations
 
 import glob
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -30,7 +32,7 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
     ------
     OSError : it names the file
     """
-    partials = {path: path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial") for path in contents}
+    partials = {path: _beside(path) for path in contents}
     try:
         for path, partial in partials.items():
             with _naming(path), partial.open("xb") as file:  # never into what somebody else put there
@@ -48,6 +50,51 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
                 partial.unlink(missing_ok=True)
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write piece by piece, which takes the place of `path` when it is whole.
+
+    Raises
+    ------
+    OSError : it names `path`
+    """
+    partial = _beside(path)
+    try:
+        with _naming(path):
+            with partial.open("xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        _sync(path.parent)
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes `path` when everything in it is on the disk. An empty one may be there.
+
+    Raises
+    ------
+    OSError : it cannot be written, or there is a folder with something in it
+    """
+    partial = _beside(path)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        for file in partial.rglob("*"):
+            if file.is_file():
+                _sync_file(file)
+        with suppress(FileNotFoundError):
+            path.rmdir()  # Windows does not rename over it
+        partial.rename(path)
+        _sync(path.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def remove_partials(path: Path) -> None:
     """Remove what a writer of this file left that was killed; not where others may be writing it."""
     for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
@@ -59,8 +106,21 @@ def _naming(path: Path) -> Iterator[None]:
     """An error names the file that the user knows: a full disk names none, and nobody asked for a partial one."""
     try:
         yield
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+    except (OSError, RuntimeError) as error:  # PyTorch hides what the file said behind an error of its own
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        raise OSError(cause.errno, cause.strerror, os.fspath(path)) from error
+
+
+def _beside(path: Path) -> Path:
+    """Where to write: on the same file system, under a name that nobody else takes."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb" if os.name == "posix" else "rb+") as file:  # Windows syncs only what is open for writing
+        os.fsync(file.fileno())
 
 
 def _sync(folder: Path) -> None:

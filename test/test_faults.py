@@ -25,7 +25,7 @@ from balaitous.cohort.scans import Scan
 from balaitous.cohort.table import ScanTable, read_table, row_of
 from balaitous.container.grand_challenge import PROBABILITY_FILES
 from balaitous.errors import explain
-from balaitous.files import write_together
+from balaitous.files import new_folder, replacing, write_together
 from balaitous.memory import is_out_of_memory, memory_errors
 from balaitous.networks.runtime import TorchNetwork
 from balaitous.weights.bundle import check_hash, find_bundle
@@ -188,6 +188,36 @@ def test_files_that_were_there_stay_as_they_were_when_the_disk_fills_up(tmp_path
         write_together({small: b"3", large: bytes(4096)})
     assert (small.read_bytes(), large.read_bytes()) == (b"1", b"2")
     assert visible(tmp_path) == {path.name for path in tmp_path.iterdir()} == {"small.json", "large.json"}
+
+
+def test_a_library_that_fails_to_write_leaves_the_old_file_and_the_error_names_it(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    with replacing(path) as file:
+        torch.save({"step": torch.tensor(1)}, file)
+    with largest_file(4096), pytest.raises(OSError, match=f"File too large: '{path}'"), replacing(path) as file:
+        torch.save({"step": torch.zeros(10_000)}, file)
+    with pytest.raises(UnicodeEncodeError), replacing(path) as file:
+        file.writelines(part.encode("ascii") for part in ("half", "é"))
+    assert torch.load(path, weights_only=True) == {"step": torch.tensor(1)}
+    assert [*tmp_path.iterdir()] == [path]
+    umask = os.umask(0)
+    os.umask(umask)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_a_folder_is_there_whole_or_not_at_all(tmp_path):
+    folder = tmp_path / "bundle"
+    with pytest.raises(UnicodeEncodeError), new_folder(folder) as unfinished:
+        (unfinished / "a").write_text("é", encoding="ascii")  # makes the file, and fails
+    assert [*tmp_path.iterdir()] == []
+    folder.mkdir()
+    with new_folder(folder) as unfinished:
+        (unfinished / "a").write_text("whole")
+        assert [*folder.iterdir()] == []
+    with pytest.raises(OSError, match="not empty"), new_folder(folder) as unfinished:
+        (unfinished / "a").write_text("another")
+    assert (folder / "a").read_text() == "whole"
+    assert [*tmp_path.iterdir()] == [folder]
 
 
 def test_a_table_on_a_full_disk_ends_with_a_whole_row_and_goes_on_from_there(tmp_path):

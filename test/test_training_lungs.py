@@ -15,7 +15,7 @@ import torch
 from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tiny_checkpoints import unet_state, write_checkpoints
 
 from balaitous.cli import main
@@ -23,15 +23,14 @@ from balaitous.ct.lungs import UNET_GRID, body_box, body_crops
 from balaitous.ct.phantom import make_phantom
 from balaitous.ct.volume import write_mha
 from balaitous.errors import WeightsError
+from balaitous.files import write_whole
 from balaitous.networks.unet import UNet
 from balaitous.severity.features import windowed
 from balaitous.training.lung_cases import (
     IGNORE,
     LungCase,
     kept_case,
-    load_cases,
     pseudo_labels,
-    save_cases,
     split_sides,
     with_disease,
 )
@@ -86,14 +85,6 @@ def test_lungs_that_touch_are_split_into_right_and_left():
 def test_no_lung_gives_no_labels():
     assert not split_sides(np.zeros((3, 8, 8), bool)).any()
     assert not pseudo_labels(np.full((3, 40, 40), 40, np.int16), SPACING_MM).any()
-
-
-def test_cases_come_back_from_the_cache_as_they_were(cases, tmp_path: Path):
-    save_cases(tmp_path / "cases.npz", cases)
-    for case, back in zip(cases, load_cases(tmp_path / "cases.npz"), strict=True):
-        assert np.array_equal(back.hu, case.hu)
-        assert np.array_equal(back.labels, case.labels)
-        assert (back.name, back.spacing_mm, back.real) == (case.name, case.spacing_mm, case.real)
 
 
 def test_a_case_is_made_once_and_kept(cases, tmp_path: Path):
@@ -249,7 +240,7 @@ def killed_at(call: int, function):
         ("take_step", take_step, 3),  # before the first checkpoint
         ("take_step", take_step, 18),  # between two
         ("torch.save", torch.save, 2),  # while one is written
-        ("save_file", save_file, 1),  # while the weights are
+        ("write_whole", write_whole, 1),  # when the weights are to be
     ],
 )
 def test_a_training_that_is_killed_ends_with_the_same_weights_and_curve(

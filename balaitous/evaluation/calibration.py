@@ -18,7 +18,6 @@ Zadrozny, Elkan 2002, doi:10.1145/775047.775151: isotonic regression for calibra
 from __future__ import annotations
 
 import json
-import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,6 +31,7 @@ from balaitous.errors import InputError, WeightsError
 from balaitous.evaluation.figures import calibration_figure, in_words, save
 from balaitous.evaluation.metrics import Evaluated, TaskMetrics, logistic_regression, logits, measure
 from balaitous.evaluation.predictions import Predictions, Reference, Task, match
+from balaitous.files import new_folder
 from balaitous.severity.calibration import KEY, Calibration, Isotonic, Platt, to_dict
 from balaitous.weights.bundle import Bundle
 from balaitous.weights.pack import free_folder
@@ -195,18 +195,13 @@ def store(
     WeightsError : it cannot be written
     """
     out = free_folder(out)
-    partial = out.with_name(f".{out.name}.{secrets.token_hex(4)}.partial")
     try:
-        shutil.copytree(bundle.folder, partial)
-        content = json.loads((partial / "bundle.json").read_bytes())
-        content[KEY] = {task: to_dict(each) for task, each in calibrations.items()} | {"facts": dict(facts or {})}
-        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-        (partial / "bundle.json").write_text(text + "\n", encoding="utf-8")
-        if out.exists():
-            out.rmdir()  # empty, as checked
-        partial.rename(out)
+        with new_folder(out) as partial:
+            shutil.copytree(bundle.folder, partial, dirs_exist_ok=True)
+            content = json.loads((partial / "bundle.json").read_bytes())
+            content[KEY] = {task: to_dict(each) for task, each in calibrations.items()} | {"facts": dict(facts or {})}
+            text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+            (partial / "bundle.json").write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise WeightsError(f"{out}: the bundle could not be written ({error}). Is there room, and may you?") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return out

@@ -24,7 +24,6 @@ import hashlib
 import io
 import json
 import logging
-import secrets
 import shutil
 import sys
 import warnings
@@ -40,6 +39,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from balaitous.errors import WeightsError
+from balaitous.files import new_folder
 from balaitous.networks.unet import UNet
 from balaitous.networks.vit import ClassTokenEncoder
 from balaitous.weights.bundle import Bundle, check_hash, user_cache
@@ -193,28 +193,24 @@ class Int8Store:
         WeightsError : it could not be written
         """
         folder = self.folder
-        partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
         try:
-            partial.mkdir(parents=True)
-            yield partial
-            files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(partial.iterdir())}
-            record = {
-                "format_version": FORMAT_VERSION,
-                "bundle": self.bundle.name,
-                "bundle_sha256": self.bundle.sha256,
-                "made_with": {package: version(package) for package in ("openvino", "nncf", "torch")},
-                **facts,
-                "files": files,
-            }
-            (partial / "int8.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-            if folder.exists():
-                folder.rename(partial / "replaced")  # goes with `partial`, should another process have been faster
-            partial.rename(folder)
+            with new_folder(folder) as partial:
+                yield partial
+                files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(partial.iterdir())}
+                record = {
+                    "format_version": FORMAT_VERSION,
+                    "bundle": self.bundle.name,
+                    "bundle_sha256": self.bundle.sha256,
+                    "made_with": {package: version(package) for package in ("openvino", "nncf", "torch")},
+                    **facts,
+                    "files": files,
+                }
+                (partial / "int8.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+                if folder.exists():
+                    folder.rename(partial / "replaced")  # goes with `partial`, should another process have been faster
             shutil.rmtree(folder / "replaced", ignore_errors=True)
         except OSError as error:
             raise WeightsError(f"{folder}: could not be written ({error}). Is there room, and may you?") from None
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
 
 
 def save_model(model: Any, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,16 +13,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import safetensors.torch
 import torch
 from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin, set_seed
 from matplotlib.figure import Figure
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from balaitous.errors import InputError
 from balaitous.evaluation.figures import save
+from balaitous.files import remove_partials, replacing, write_whole
 from balaitous.networks.runtime import TorchNetwork
 from balaitous.severity.features import encoder_input
 from balaitous.training.ibot import ClassToken, Ibot
@@ -122,6 +124,7 @@ def train_encoder(
     lead = accelerator.is_main_process
     if lead:
         out.mkdir(parents=True, exist_ok=True)
+        remove_partials(checkpoint.path)  # of a run that was killed while it wrote
         curves, probes = Curve(out / CURVES_FILE, CURVES, step), Curve(out / PROBE_FILE, PROBES, step)
         if probed and not step:
             probes.add(try_on(ibot, probed, accelerator.device), step=0, epoch=0.0)
@@ -161,7 +164,7 @@ def train_encoder(
                     log.info("step %d of %d: losses %.3f, %.3f", step, schedule.steps, *losses.values())
     accelerator.wait_for_everyone()
     if lead:
-        save_file(ibot.encoder_state(), out / ENCODER_FILE)
+        write_whole(out / ENCODER_FILE, safetensors.torch.save(ibot.encoder_state()))
     return out / ENCODER_FILE
 
 
@@ -193,8 +196,8 @@ class Checkpoint:
     def save(self, accelerator: Accelerator, ibot: Ibot, optimizer: Any, step: int) -> None:
         scaler = accelerator.scaler.state_dict() if accelerator.scaler else None
         state = {"network": ibot.state_dict(), "optimizer": optimizer.state_dict(), "scaler": scaler, "step": step}
-        torch.save({**state, "made_by": self.made_by}, partial := self.path.with_suffix(".partial"))
-        partial.replace(self.path)
+        with replacing(self.path) as file:
+            torch.save({**state, "made_by": self.made_by}, file)
         self.saved = time.monotonic()
 
     def load(self, accelerator: Accelerator, ibot: Ibot, optimizer: Any) -> int:
@@ -229,8 +232,9 @@ class Curve:
             with path.open(newline="", encoding="utf-8") as file:
                 lines = list(csv.reader(file))[1:]
             kept = [line for line in lines if len(line) == len(columns) and int(line[0]) <= step]
-        with path.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows([columns, *kept])
+        content = io.StringIO()
+        csv.writer(content, lineterminator="\n").writerows([columns, *kept])
+        write_whole(path, content.getvalue().encode())
 
     def add(self, values: Mapping[str, float], **more: float) -> None:
         """Write a line."""

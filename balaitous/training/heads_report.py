@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from balaitous.evaluation.figures import in_words, roc_figure, save
 from balaitous.evaluation.metrics import Evaluated, measure
 from balaitous.evaluation.predictions import PATIENT, Task
 from balaitous.evaluation.report import estimate
+from balaitous.files import write_whole
 from balaitous.severity.heads import OUTCOMES
 from balaitous.training.heads import KEYS, CrossValidation, LabelledFeatures
 from balaitous.weights.bundle import Bundle
@@ -126,8 +128,8 @@ def write_training(
         )
     write_predictions(out / PREDICTIONS_FILE, data, found)
     save(roc_figure([pooled]), out / "roc")
-    (out / TABLE_FILE).write_text(text, encoding="utf-8")
-    (out / METRICS_FILE).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+    write_whole(out / TABLE_FILE, text.encode())
+    write_whole(out / METRICS_FILE, (json.dumps(metrics, indent=1) + "\n").encode())
     folder = write_bundle(
         out / BUNDLE_FOLDER,
         name=name,
@@ -143,17 +145,18 @@ def write_training(
         },
         metrics=metrics,
     )
-    (folder / CARD_FILE).write_text(card(name, licence, base, facts, metrics, text, arrays), encoding="utf-8")
+    write_whole(folder / CARD_FILE, card(name, licence, base, facts, metrics, text, arrays).encode())
     return text
 
 
 def write_predictions(path: Path, data: LabelledFeatures, found: CrossValidation) -> None:
     """Out-of-fold predictions, a line a patient, as `balaitous evaluate` reads them: means over the repeats."""
     columns = {f"probability_{key}": found.pooled(key) for key in (*OUTCOMES, *KEYS[:-2])}
-    with path.open("w", newline="", encoding="utf-8") as file:
-        lines = csv.writer(file, lineterminator="\n")
-        lines.writerow([PATIENT, *columns])
-        lines.writerows(zip(data.patients, *(column.tolist() for column in columns.values()), strict=True))
+    content = io.StringIO()
+    lines = csv.writer(content, lineterminator="\n")
+    lines.writerow([PATIENT, *columns])
+    lines.writerows(zip(data.patients, *(column.tolist() for column in columns.values()), strict=True))
+    write_whole(path, content.getvalue().encode())
 
 
 def card(

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +23,7 @@ from scipy import ndimage
 from balaitous.ct.lungs import AIR_HU, LEFT, RIGHT
 from balaitous.ct.opacities import add_effusion, add_opacities
 from balaitous.errors import InputError, MaskError, NoLungError
+from balaitous.files import write_whole
 
 if TYPE_CHECKING:
     from balaitous.ct.volume import CT
@@ -297,43 +297,8 @@ def kept_case(path: Path, make: Callable[[], LungCase]) -> LungCase:
         facts = {"name": case.name, "spacing_mm": case.spacing_mm, "real": case.real, "pseudo": case.pseudo}
         path.parent.mkdir(parents=True, exist_ok=True)
         arrays: dict[str, NDArray] = {"hu": np.ascontiguousarray(case.hu), "labels": np.ascontiguousarray(case.labels)}
-        with replacing(path) as partial:
-            safetensors.numpy.save_file(arrays, partial, {"facts": json.dumps(facts)})
+        write_whole(path, safetensors.numpy.save(arrays, {"facts": json.dumps(facts)}))
     with safetensors.safe_open(path, "pt") as file:
         facts = json.loads(file.metadata()["facts"])
         hu, labels = (file.get_tensor(name).numpy() for name in ("hu", "labels"))
     return LungCase(hu=hu, labels=labels, **facts | {"spacing_mm": tuple(facts["spacing_mm"])})
-
-
-def save_cases(path: Path, cases: Sequence[LungCase]) -> None:
-    """Write cases to one compressed .npz, so that training needs no image library."""
-    arrays: dict[str, NDArray] = {}
-    facts = []
-    for i, case in enumerate(cases):
-        arrays[f"hu_{i}"], arrays[f"labels_{i}"] = case.hu, case.labels
-        facts.append({"name": case.name, "spacing_mm": case.spacing_mm, "real": case.real, "pseudo": case.pseudo})
-    np.savez_compressed(path, facts=np.array(json.dumps(facts)), **arrays)  # type: ignore[arg-type]
-
-
-def load_cases(path: Path) -> list[LungCase]:
-    """Read what `save_cases` wrote."""
-    with np.load(path, allow_pickle=False) as stored:
-        return [
-            LungCase(
-                hu=stored[f"hu_{i}"],
-                labels=stored[f"labels_{i}"],
-                **fact | {"spacing_mm": tuple(fact["spacing_mm"])},
-            )
-            for i, fact in enumerate(json.loads(str(stored["facts"])))
-        ]
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A file to write in place of `path`, which it becomes when all is written: a kill leaves the old one."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.touch()
-    mode = partial.stat().st_mode
-    yield partial
-    partial.chmod(mode)  # safetensors makes files that only their owner can read
-    partial.replace(path)

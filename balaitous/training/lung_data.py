@@ -21,7 +21,8 @@ from balaitous.ct.fingerprint import content_sha256
 from balaitous.ct.volume import scan_name
 from balaitous.errors import InputError, explain
 from balaitous.evaluation.predictions import outcome_of, read_csv, some
-from balaitous.training.lung_cases import LungCase, kept_case, phantom_case, read_case, replacing
+from balaitous.files import write_whole
+from balaitous.training.lung_cases import LungCase, kept_case, phantom_case, read_case
 from balaitous.training.lung_resume import digest
 
 log = logging.getLogger(__name__)
@@ -205,8 +206,7 @@ def prepare_each(scans: Sequence[LungScan], folder: Path) -> dict[str, LungCase]
         facts = {"PatientID": scan.name, "path": scan.path, "labels": labels, "held_out": int(scan.held_out)}
         rows.append({**facts, "status": "failed" if error else "ok", "error": error})
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / SCANS_FILE) as unfinished:
-        pd.DataFrame(rows).to_csv(unfinished, index=False)
+    write_whole(folder / SCANS_FILE, pd.DataFrame(rows).to_csv(index=False).encode())
     return prepared
 
 

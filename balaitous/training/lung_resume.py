@@ -14,8 +14,9 @@ import torch
 
 from balaitous.errors import WeightsError
 from balaitous.evaluation.predictions import some
+from balaitous.files import remove_partials, write_whole
 from balaitous.networks.unet import UNet
-from balaitous.training.lung_cases import LungCase, replacing
+from balaitous.training.lung_cases import LungCase
 
 CHECKPOINT_FILE, RECORD_FILE, CURVE_FILE = "checkpoint.pt", "training.json", "loss.csv"
 
@@ -27,6 +28,7 @@ def begin(out: Path, record: dict[str, Any]) -> None:
     ------
     ValueError : they are not
     """
+    remove_partials(out / CHECKPOINT_FILE)  # of a training that was killed while it wrote
     path = out / RECORD_FILE
     if (out / CHECKPOINT_FILE).exists():
         before, now = (_flat(each) for each in (json.loads(path.read_text()) if path.exists() else {}, record))
@@ -37,8 +39,7 @@ def begin(out: Path, record: dict[str, Any]) -> None:
                 f"{out} holds a training with other settings or cases: {what}. Go on with the same ones, or choose "
                 "another folder; its weights can be the start there."
             )
-    with replacing(path) as unfinished:
-        unfinished.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_whole(path, (json.dumps(record, indent=1) + "\n").encode())
 
 
 def _flat(record: dict[str, Any]) -> dict[str, Any]:
@@ -59,8 +60,7 @@ def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
 def loss_curve(path: Path, done: int) -> TextIO:
     """A table ``step,loss,learning_rate`` of the steps that are done, open for the lines to come."""
     rows = path.read_text().splitlines()[1 : done + 1] if path.exists() else []
-    with replacing(path) as unfinished:
-        unfinished.write_text("\n".join(["step,loss,learning_rate", *rows, ""]))
+    write_whole(path, "\n".join(["step,loss,learning_rate", *rows, ""]).encode())
     return path.open("a", buffering=1)
 
 

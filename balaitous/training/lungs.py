@@ -19,19 +19,20 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from torch import Tensor
 
 from balaitous.ct.lungs import LEFT, RIGHT, UNET_GRID, segment_lungs
 from balaitous.errors import WeightsError
+from balaitous.files import replacing, write_whole
 from balaitous.networks.loading import build_network, load_strictly
 from balaitous.networks.runtime import Chunker, TorchNetwork
 from balaitous.networks.unet import UNet
 from balaitous.severity.features import label_crops
-from balaitous.training.lung_cases import IGNORE, LungCase, kept_case, replacing, with_disease
+from balaitous.training.lung_cases import IGNORE, LungCase, kept_case, with_disease
 from balaitous.training.lung_resume import (
     CHECKPOINT_FILE,
     CURVE_FILE,
@@ -169,12 +170,12 @@ def train_lungs(
             if (step + 1) % CHECKPOINT_STEPS == 0 or step + 1 == steps:
                 log.info("step %d of %d: loss %.4f", step + 1, steps, loss)
                 state = {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "average": average}
-                with replacing(checkpoint) as unfinished:
-                    torch.save({**state, "step": step + 1}, unfinished)
+                with replacing(checkpoint) as file:
+                    torch.save({**state, "step": step + 1}, file)
 
     network.load_state_dict(average)
-    with replacing(out / WEIGHTS_FILE) as unfinished:
-        save_file({key: tensor.cpu().contiguous() for key, tensor in average.items()}, unfinished)
+    weights = {key: tensor.cpu().contiguous() for key, tensor in average.items()}
+    write_whole(out / WEIGHTS_FILE, safetensors.torch.save(weights))
     return network.eval()
 
 
@@ -341,7 +342,6 @@ def write_dice(network: UNet, cases: Sequence[LungCase], out: Path) -> str:
     kinds = [{"PatientID": case.name, "labels": "pseudo-mask" if case.pseudo else "mask"} for case in cases]
     scores = evaluate_lungs(network, cases)
     table = pd.DataFrame([kind | scores[kind["PatientID"]] for kind in kinds])
-    with replacing(out / DICE_FILE) as unfinished:
-        table.to_csv(unfinished, index=False)
+    write_whole(out / DICE_FILE, table.to_csv(index=False).encode())
     mean = {"PatientID": "mean", "labels": "", **table[["lungs", "right", "left"]].mean()}
     return pd.concat([table, pd.DataFrame([mean])]).to_string(index=False, float_format="%.4f")

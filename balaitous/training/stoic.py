@@ -16,6 +16,7 @@ from balaitous.cohort.table import Row, row_names
 from balaitous.ct.volume import CT, write_mha
 from balaitous.errors import InputError
 from balaitous.evaluation.predictions import Reference, read_reference, some
+from balaitous.files import write_whole
 from balaitous.training.features import FeatureStore
 from balaitous.training.heads import LabelledFeatures
 
@@ -69,7 +70,7 @@ def write_stoic(folder: Path, patients: int, patient: Callable[[int], tuple[CT, 
     with ProcessPoolExecutor() as pool:
         lines = list(pool.map(partial(_write_patient, folder, patient), range(patients)))
     text = "\n".join(["PatientID,probCOVID,probSevere", *lines]) + "\n"
-    (folder / REFERENCE_FILE).write_text(text, encoding="utf-8")
+    write_whole(folder / REFERENCE_FILE, text.encode())
     return folder
 
 

@@ -8,7 +8,6 @@ import logging
 import os
 import pickle
 import re
-import secrets
 import shutil
 import zipfile
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from balaitous.errors import WeightsError
+from balaitous.files import new_folder
 from balaitous.networks.loading import build_network, check_fit
 from balaitous.networks.unet import without_unused_keys
 from balaitous.weights.bundle import FORMAT_VERSION, NETWORK_KINDS, Bundle, refuse_git_lfs_pointer
@@ -193,39 +193,33 @@ def write_bundle(
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}. Got {dtype!r} instead.")
     architectures = {network: networks[network][1] for network in NETWORK_KINDS}
     numbers = check_heads(as_float64(heads), encoder_widths(architectures), source=f"heads of {name}")
-    partial = out.with_name(f".{out.name}.{secrets.token_hex(4)}.partial")
     try:
-        partial.mkdir(parents=True)
-        records = {}
-        for network, architecture in architectures.items():
-            state = _stored(networks[network][0], None if dtype is None else DTYPES[dtype], source=network)
-            check_fit(build_network(architecture), state, source=network)
-            safetensors.torch.save_file(state, partial / f"{network}.safetensors")
-            fingerprint = _fingerprint(partial / f"{network}.safetensors")
-            records[network] = {**fingerprint, "architecture": dict(architecture)}
-        safetensors.numpy.save_file(numbers, partial / "heads.safetensors")
-        facts = {
-            "format_version": FORMAT_VERSION,
-            "name": name,
-            "licence": licence,
-            "intended_use": intended_use,
-            "demonstration": demonstration,
-            "networks": records,
-            "heads": _fingerprint(partial / "heads.safetensors"),
-            "training": dict(training or {}),
-            "metrics": dict(metrics or {}),
-        }
-        text = json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False)
-        (partial / "bundle.json").write_text(text + "\n", encoding="utf-8")
-        for stored in partial.glob("*.safetensors"):
-            shutil.copymode(partial / "bundle.json", stored)  # safetensors makes files that only their owner can read
-        if out.exists():
-            out.rmdir()  # empty, as checked; Windows does not rename over it
-        partial.rename(out)
+        with new_folder(out) as partial:
+            records = {}
+            for network, architecture in architectures.items():
+                state = _stored(networks[network][0], None if dtype is None else DTYPES[dtype], source=network)
+                check_fit(build_network(architecture), state, source=network)
+                safetensors.torch.save_file(state, partial / f"{network}.safetensors")
+                fingerprint = _fingerprint(partial / f"{network}.safetensors")
+                records[network] = {**fingerprint, "architecture": dict(architecture)}
+            safetensors.numpy.save_file(numbers, partial / "heads.safetensors")
+            facts = {
+                "format_version": FORMAT_VERSION,
+                "name": name,
+                "licence": licence,
+                "intended_use": intended_use,
+                "demonstration": demonstration,
+                "networks": records,
+                "heads": _fingerprint(partial / "heads.safetensors"),
+                "training": dict(training or {}),
+                "metrics": dict(metrics or {}),
+            }
+            text = json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False)
+            (partial / "bundle.json").write_text(text + "\n", encoding="utf-8")
+            for stored in partial.glob("*.safetensors"):  # safetensors makes files that only their owner can read
+                shutil.copymode(partial / "bundle.json", stored)
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{out}: the bundle could not be written ({error}). Is there room, and may you?") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return out
 
 
