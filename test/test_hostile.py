@@ -474,9 +474,9 @@ def jpeg(marker: int, rows: int, columns: int) -> bytes:
     return b"\xff\xd8\xff" + struct.pack(">BHBHHB3B", marker, 11, 16, rows, columns, 1, 1, 0x11, 0) + bytes(64)
 
 
-def jpeg2000(rows: int, columns: int, components=1, tile=None) -> bytes:
+def jpeg2000(rows: int, columns: int, components=1, tile=None, depth=15) -> bytes:
     tile = tile or (columns, rows)
-    size = struct.pack(">H8IH", 0, columns, rows, 0, 0, *tile, 0, 0, components) + b"\x0f\1\1" * components
+    size = struct.pack(">H8IH", 0, columns, rows, 0, 0, *tile, 0, 0, components) + bytes((depth, 1, 1)) * components
     return b"\xff\x4f\xff\x51" + struct.pack(">H", len(size) + 2) + size + bytes(64)
 
 
@@ -490,7 +490,11 @@ def jpeg2000(rows: int, columns: int, components=1, tile=None) -> bytes:
         (JPEG2000Lossless, jpeg2000(16, 2**32 - 1, tile=(1, 1)), "a JPEG 2000 image of 68719476720 tiles"),
         (JPEG2000Lossless, b"\0\0\0\x0cjP  ", "expected JPEG, JPEG-LS or JPEG 2000"),
         (JPEGLosslessSV1, b"\xff\xd8\xff\xe0\0\0", "is damaged"),
-        (RLELossless, b"\2\0\0\0" + bytes(60), "cannot|Cannot|Failed|expected"),
+        (JPEGLosslessSV1, b"\xff\xd8\xff" + jpeg(0xC3, 7, 8)[2:], "no frame at the beginning"),
+        (JPEG2000Lossless, jpeg2000(7, 8, depth=31), "found 7 × 8 with 1 colours of 32 bits"),
+        (RLELossless, b"\2\0\0\0" + bytes(60), "is damaged"),
+        (RLELossless, bytes(64), "is damaged"),  # no segments: GDCM divided by their number
+        (RLELossless, b"\2\0\0\0" + bytes(4000), "expected at most 2 × 512 bytes of run-length encoded pixels"),
     ],
 )
 def test_a_compressed_image_that_tells_another_size_is_refused(tmp_path, syntax, image, reason):
@@ -501,6 +505,16 @@ def test_a_compressed_image_that_tells_another_size_is_refused(tmp_path, syntax,
         return dicom_target.written(dataset)
 
     refused(one_changed(tmp_path / "series", encapsulated), reason)
+
+
+@pytest.mark.parametrize("precision", [17, 18, 255])
+def test_a_jpeg_with_more_bits_than_a_pixel_has_is_refused(tmp_path, precision):
+    first, _, last = dicom_target.slices()
+    middle = bytearray(next(seed for seed in dicom_target.seeds() if b"\xff\xd8\xff\xc3" in seed))
+    middle[middle.index(b"\xff\xd8\xff\xc3") + 6] = precision
+    for name, content in zip("abc", (first, middle, last), strict=True):
+        (tmp_path / f"{name}.dcm").write_bytes(content)
+    refused(tmp_path, f"at most 16 bits in b.dcm, found 16 × 16 with 1 colours of {precision} bits")
 
 
 # Memory and time

@@ -1,7 +1,7 @@
 """DICOM slices as GDCM may see them: with the pixels that their headers declare, and nothing else.
 
 GDCM allocates whatever length an element tells, follows nested sequences until the stack is gone, and lets its decoders
-allocate what a compressed image tells of itself. So it never gets a file from outside: each slice is copied into a file
+believe what a compressed image tells of itself. So it never gets a file from outside: each slice is copied into a file
 of the few elements that make an image, once its pixels are known to be there. Terms as in DICOM PS3.5, 8 and annex A:
 pixel data are native, or encapsulated in items that hold a compressed image.
 
@@ -22,7 +22,7 @@ import pydicom.config
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.tag import Tag
-from pydicom.uid import UID, ImplicitVRLittleEndian, RLELossless
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 from balaitous.ct.integrity import DEFLATE_MAXIMUM_RATIO
 from balaitous.ct.limits import in_time
@@ -40,8 +40,14 @@ MAXIMUM_SLICE_BYTES = 2**28  # 64 times a slice of 1,024² pixels of 32 bits
 MAXIMUM_ITEMS = 1000  # of all sequences of a slice; CTs have a few dozen, and pydicom takes 0.1 ms for each
 ITEM_TAGS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")  # (FFFE,E000), little and big endian
 BITS_ALLOCATED = (8, 16, 32)
+RLE_MAXIMUM_RATIO = 2  # of the pixels' own size: a run of one byte takes two
+RLE_HEADER_BYTES = 1024  # more than its header and those of the items
+MAXIMUM_PRECISION = 16  # bits of a pixel of a compressed CT
 MAXIMUM_TILES = 2**12  # of a JPEG 2000 image: 64 × 64, whose decoder takes some kB for each
 JPEG_FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7}  # SOF; F7: JPEG-LS
+# Markers without a segment, and padding: before a frame they make no sense, and taking steps over them differently than
+# the decoder would lead to another frame.
+JPEG_WITHOUT_LENGTH = {0x00, 0x01, *range(0xD0, 0xDA), 0xFF}
 
 
 def copy_slices(files: Sequence[Path], folder: Path, rows: int, columns: int) -> list[Path]:
@@ -87,13 +93,21 @@ def read_image(file: Path, rows: int, columns: int) -> FileDataset:
             f"{image.Columns} of {image.BitsAllocated}; export the series again"
         )
     syntax = UID(str(image.file_meta.get("TransferSyntaxUID") or ImplicitVRLittleEndian))
+    expected, found = rows * columns * image.BitsAllocated // 8, len(image.PixelData)
+    if syntax == RLELossless:
+        if found > RLE_MAXIMUM_RATIO * expected + RLE_HEADER_BYTES:
+            raise InputError(
+                f"expected at most {RLE_MAXIMUM_RATIO} × {expected:,} bytes of run-length encoded pixels in "
+                f"{file.name}, found {found:,}; export the series again"
+            )
+        image.decompress(decoding_plugin="pydicom", generate_instance_uid=False)
+        syntax = ExplicitVRLittleEndian
     if syntax.is_encapsulated:
         compressed = b"".join(generate_frames(image.PixelData, number_of_frames=1))
-        if syntax != RLELossless:  # which has no size of its own
-            check_compressed_size(compressed, rows, columns, file.name)
+        check_compressed(compressed, rows, columns, image.BitsAllocated, file.name)
         image.PixelData = encapsulate([compressed])
     else:
-        expected, found = rows * columns * image.BitsAllocated // 8, len(image.PixelData)
+        found = len(image.PixelData)
         if found < expected:
             raise InputError(
                 f"expected {expected:,} bytes of pixels in {file.name}, found {found:,}; it is cut short: copy it again"
@@ -105,44 +119,46 @@ def read_image(file: Path, rows: int, columns: int) -> FileDataset:
     return image
 
 
-def check_compressed_size(image: bytes, rows: int, columns: int, name: str) -> None:
-    """Refuse a compressed image whose own header tells another size than the slice's, or that has colours.
+def check_compressed(image: bytes, rows: int, columns: int, bits: int, name: str) -> None:
+    """Refuse a compressed image whose own header tells another size than the slice's, colours, or larger numbers.
 
     Parameters
     ----------
     image : JPEG, JPEG-LS or JPEG 2000
+    bits : allocated for each pixel. GDCM writes beyond its memory if a JPEG tells more, or more than 16
     name : of the file
     """
     if image.startswith(b"\xff\x4f\xff\x51"):
-        found = _size_of_jpeg2000(image)
+        *size, found = _frame_of_jpeg2000(image)
     elif image.startswith(b"\xff\xd8"):
-        found = _size_of_jpeg(image)
+        *size, found = _frame_of_jpeg(image)
     else:
         raise InputError(f"expected JPEG, JPEG-LS or JPEG 2000 in {name}, found none; export the series again")
-    if found != (rows, columns, 1):
+    most = min(bits, MAXIMUM_PRECISION)
+    if size != [rows, columns, 1] or found > most:
         raise InputError(
-            f"expected a compressed image of {rows} × {columns} grey pixels in {name}, found {found[0]} × {found[1]} "
-            f"with {found[2]} colours; export the series again"
+            f"expected a compressed image of {rows} × {columns} grey pixels of at most {most} bits in {name}, found "
+            f"{size[0]} × {size[1]} with {size[2]} colours of {found} bits; export the series again"
         )
 
 
-def _size_of_jpeg2000(image: bytes) -> tuple[int, int, int]:
-    """Rows, columns and components: the segment SIZ is the first."""
+def _frame_of_jpeg2000(image: bytes) -> tuple[int, int, int, int]:
+    """Rows, columns, components and bits of the first of them: the segment SIZ is the first."""
     right, bottom, left, top, tile_width, tile_height = struct.unpack(">6I", image[8:32])
-    (components,) = struct.unpack(">H", image[40:42])
+    components, depth = struct.unpack(">HB", image[40:43])
     tiles = -(-right // max(1, tile_width)) * -(-bottom // max(1, tile_height))
     if left or top or tiles > MAXIMUM_TILES:
         raise ValueError(f"a JPEG 2000 image of {tiles} tiles from ({left}, {top})")
-    return bottom, right, components
+    return bottom, right, components, (depth & 0x7F) + 1  # the highest bit: whether there are negative numbers
 
 
-def _size_of_jpeg(image: bytes) -> tuple[int, int, int]:
-    """Rows, columns and components of the first frame: segments are a marker, their length, their content."""
+def _frame_of_jpeg(image: bytes) -> tuple[int, int, int, int]:
+    """Rows, columns, components and bits of the first frame: segments are a marker, their length, their content."""
     place = 2
-    while image[place] == 0xFF:
+    while image[place] == 0xFF and image[place + 1] not in JPEG_WITHOUT_LENGTH:
         marker, length = struct.unpack(">BH", image[place + 1 : place + 4])
         if marker in JPEG_FRAMES:
-            rows, columns, components = struct.unpack(">HHB", image[place + 5 : place + 10])
-            return rows, columns, components
+            precision, rows, columns, components = struct.unpack(">BHHB", image[place + 4 : place + 10])
+            return rows, columns, components, precision
         place += 2 + length
-    raise ValueError("no frame in a JPEG image")
+    raise ValueError("no frame at the beginning of a JPEG image")
