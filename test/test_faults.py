@@ -472,6 +472,14 @@ def test_a_reading_process_answers_tells_errors_with_where_they_come_from_and_is
         assert reader.submit(os.getpid).result() != process_id
 
 
+@pytest.mark.parametrize("end", ["reader.shutdown()", "os._exit(0)", "sys.exit()"])
+def test_a_job_that_ends_while_the_reading_process_loads_is_told_nothing_of_it(end):
+    script = f"import os, sys, time; reader = ReadingProcess(); time.sleep(float(sys.argv[1])); {end}"
+    for seconds in (0, 0.1, 0.2, 0.3):  # importing takes about as long
+        ended = run("from balaitous.cohort.processes import ReadingProcess; " + script, seconds)
+        assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_reading_processes_that_cannot_be_spoken_with_are_an_error_not_a_wait_for_ever(monkeypatch):
     def refuse(_):
         raise RuntimeError("can't start new thread")

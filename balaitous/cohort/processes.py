@@ -84,6 +84,8 @@ class ReadingProcess(Executor):
             self.shutdown()
             raise BrokenProcessPool("the process died of the call") from None
         except BaseException:  # half an answer may be left in the pipe
+            self.process.terminate()  # removes what was unpacked
+            self.process.join(END_SECONDS)
             self.shutdown()
             raise
         if error is None:
@@ -93,9 +95,7 @@ class ReadingProcess(Executor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the process, what it unpacked with it. The next call starts another one."""
-        self.process.terminate()
-        self.process.join(END_SECONDS)
+        """End the process, at once: no call is under way. The next one starts another process."""
         self.process.kill()
         self.process.join()
         self.pipe.close()
@@ -103,9 +103,10 @@ class ReadingProcess(Executor):
 
 def _take_calls(pipe: Connection) -> None:
     """Answer one call after the other, until the other side is gone."""
-    _set_up()
+    _leave_cores_and_interrupts_to_parent()
     import balaitous.severity.preparation  # noqa: F401, while the other side loads its networks
 
+    _end_when_told()  # from now on: an exit in the middle of an import would be told as its failure
     try:
         while True:
             _take_call(pipe)
@@ -137,8 +138,16 @@ def leave_interrupts_to_main_thread() -> None:
 
 
 def _set_up() -> None:
+    _leave_cores_and_interrupts_to_parent()
+    _end_when_told()
+
+
+def _leave_cores_and_interrupts_to_parent() -> None:
     os.environ.update(dict.fromkeys(ONE_THREAD, "1"))  # read when the libraries load, which they have not yet
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _end_when_told() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # removes what was unpacked on the way out
     Thread(target=_end_with_parent, daemon=True).start()
 
