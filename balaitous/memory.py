@@ -16,7 +16,7 @@ try:
 except ImportError:  # Windows, which has no such limits
     resource = None  # type: ignore[assignment]
 
-# What libraries, their threads and the smallest networks take (1 to 32 threads were tried). Below it libgomp and
+# What libraries, their threads and the smallest networks take (2 to 32 threads were tried). Below it libgomp and
 # OpenBLAS end the process in words of their own.
 LEAST_BYTES = 1152 << 20
 # PyTorch's CPU allocator, ITK, mmap, the C++ library, threads (their stacks count), CUDA, cuBLAS and cuDNN

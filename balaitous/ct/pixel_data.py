@@ -3,7 +3,7 @@
 GDCM allocates whatever length an element tells, follows nested sequences until the stack is gone, and lets its decoders
 believe what a compressed image tells of itself. So it never gets a file from outside: each slice is copied into a file
 of the few elements that make an image, once its pixels are known to be there. Terms as in DICOM PS3.5, 8 and annex A:
-pixel data are native, or encapsulated in items that hold a compressed image.
+pixel data are native, or encapsulated in items that hold a compressed image. Run lengths are unpacked here.
 
 References
 ----------
@@ -93,14 +93,9 @@ def read_image(file: Path, rows: int, columns: int) -> FileDataset:
             f"{image.Columns} of {image.BitsAllocated}; export the series again"
         )
     syntax = UID(str(image.file_meta.get("TransferSyntaxUID") or ImplicitVRLittleEndian))
-    expected, found = rows * columns * image.BitsAllocated // 8, len(image.PixelData)
+    expected = rows * columns * image.BitsAllocated // 8
     if syntax == RLELossless:
-        if found > RLE_MAXIMUM_RATIO * expected + RLE_HEADER_BYTES:
-            raise InputError(
-                f"expected at most {RLE_MAXIMUM_RATIO} × {expected:,} bytes of run-length encoded pixels in "
-                f"{file.name}, found {found:,}; export the series again"
-            )
-        image.decompress(decoding_plugin="pydicom", generate_instance_uid=False)
+        unpack_run_lengths(image, expected, file.name)
         syntax = ExplicitVRLittleEndian
     if syntax.is_encapsulated:
         compressed = b"".join(generate_frames(image.PixelData, number_of_frames=1))
@@ -119,6 +114,26 @@ def read_image(file: Path, rows: int, columns: int) -> FileDataset:
     return image
 
 
+def unpack_run_lengths(image: FileDataset, expected: int, name: str) -> None:
+    """Make run-length encoded pixel data native. GDCM divides by the number of segments it is told, even none.
+
+    Parameters
+    ----------
+    expected : bytes of the native pixels
+    name : of the file
+
+    Raises
+    ------
+    InputError : there is more than any such encoding takes; what is damaged may raise anything
+    """
+    if (found := len(image.PixelData)) > RLE_MAXIMUM_RATIO * expected + RLE_HEADER_BYTES:
+        raise InputError(
+            f"expected at most {RLE_MAXIMUM_RATIO} × {expected:,} bytes of run-length encoded pixels in {name}, found "
+            f"{found:,}; export the series again"
+        )
+    image.decompress(decoding_plugin="pydicom", generate_instance_uid=False)
+
+
 def check_compressed(image: bytes, rows: int, columns: int, bits: int, name: str) -> None:
     """Refuse a compressed image whose own header tells another size than the slice's, colours, or larger numbers.
 
@@ -127,6 +142,10 @@ def check_compressed(image: bytes, rows: int, columns: int, bits: int, name: str
     image : JPEG, JPEG-LS or JPEG 2000
     bits : allocated for each pixel. GDCM writes beyond its memory if a JPEG tells more, or more than 16
     name : of the file
+
+    Raises
+    ------
+    InputError : so it is; what is damaged may raise anything
     """
     if image.startswith(b"\xff\x4f\xff\x51"):
         *size, found = _frame_of_jpeg2000(image)

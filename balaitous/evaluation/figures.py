@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -16,7 +15,7 @@ from sklearn.metrics import roc_curve
 from balaitous.evaluation.auc import GRID, Estimate
 from balaitous.evaluation.metrics import Evaluated, TaskMetrics
 from balaitous.evaluation.predictions import Task
-from balaitous.files import write_whole
+from balaitous.files import replacing
 
 COLOURS = ("#0b5fa5", "#c8551b")  # told apart also by those who see no red or green, and in grey
 CHANCE = {"color": "0.6", "linewidth": 0.8, "linestyle": "--", "zorder": 0}
@@ -115,8 +114,7 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     paths = [stem.with_name(stem.name + ending) for ending in ENDINGS]
     with matplotlib.rc_context({"svg.hashsalt": "balaitous"}):
         for path in paths:
-            content = io.BytesIO()
             metadata = {"Date": None} if path.suffix == ".svg" else None
-            figure.savefig(content, format=path.suffix[1:], dpi=DPI, metadata=metadata)
-            write_whole(path, content.getvalue())
+            with replacing(path) as file:
+                figure.savefig(file, format=path.suffix[1:], dpi=DPI, metadata=metadata)
     return paths

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +15,7 @@ from balaitous.cohort.local import predict_scans
 from balaitous.cohort.run import Run
 from balaitous.cohort.scans import Scan
 from balaitous.cohort.table import Row, ScanTable
-from balaitous.files import write_whole
+from balaitous.files import replacing
 from balaitous.severity.heads import VIEWS
 from balaitous.severity.pipeline import Balaitous, Prediction
 
@@ -51,10 +50,9 @@ class FeatureStore:
     def save(self, prediction: Prediction) -> None:
         """Keep what the heads see of a scan."""
         assert prediction.input_sha256 is not None
-        content = io.BytesIO()
         full, lung = (prediction.features[view] for view in VIEWS)
-        np.savez(content, full=full, lung=lung)
-        write_whole(self.path(prediction.input_sha256), content.getvalue())
+        with replacing(self.path(prediction.input_sha256)) as file:
+            np.savez(file, full=full, lung=lung)
 
     def load(self, input_sha256: str) -> dict[str, NDArray]:
         """(width,) of each view."""

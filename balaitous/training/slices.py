@@ -7,7 +7,6 @@ A folder of slices has ``<hash of the content>.npy``, (Z, 224, 224) int16 in HU,
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -27,7 +26,7 @@ from balaitous.cohort.table import Row
 from balaitous.ct.fingerprint import content_sha256
 from balaitous.ct.lungs import AIR_HU, WINDOW_HU
 from balaitous.errors import InputError
-from balaitous.files import write_whole
+from balaitous.files import replacing
 from balaitous.severity.pipeline import Balaitous, Prediction
 from balaitous.training.features import Keeper, begin_keeping
 
@@ -247,6 +246,5 @@ def mapped(file: Path) -> NDArray:
 
 def write_array(path: Path, array: NDArray) -> None:
     """Write an array at once."""
-    content = io.BytesIO()
-    np.save(content, array)
-    write_whole(path, content.getvalue())
+    with replacing(path) as file:
+        np.save(file, array)
