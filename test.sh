@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build the image in both modes, run it as Grand Challenge would, and compare its answers with test/expected_output.json.
+# Build the image in both modes, run it as Grand Challenge would, and compare its answers with test/container/expected_output.json.
 # usage: ./test.sh [DOCKER_BUILD_ARGUMENT...]; IMAGE=… names the image (default: balaitous)
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -21,7 +21,7 @@ job() {
   output=$(docker volume create)
   docker run --rm $gpu "$@" --volume "$PWD/test:/input:ro" --volume "$output:/output" "$image"
   docker run --rm --network none --volume "$PWD/test:/input:ro" --volume "$output:/output:ro" --entrypoint python \
-    "$image" /input/compare_outputs.py /output
+    "$image" /input/container/compare_outputs.py /output
   docker volume rm "$output" >/dev/null
 }
 
@@ -40,10 +40,10 @@ python=(docker run --rm --network none --workdir /opt/balaitous --volume "$PWD/t
 "${python[@]}" --volume "$cohort:/input" "$image" -m balaitous.training.phantoms --scans 40 --seed 1 --spacing 3 3 6 --out /input
 docker run --rm $gpu --network none $weights --shm-size=128m --pids-limit 256 \
   --volume "$cohort:/input:ro" --volume "$trained:/output" "$image" train | tee >(cat >&2) | tail -1 | grep -qx "Training completed."
-"${python[@]}" --volume "$trained:/trained:ro" --volume "$submitted:/input" "$image" /test/submission.py make /trained /input
+"${python[@]}" --volume "$trained:/trained:ro" --volume "$submitted:/input" "$image" /test/container/submission.py make /trained /input
 docker run --rm --network none --volume "$submitted:/input:ro" --volume "$output:/output" \
   --volume "$cohort:/opt/ml/input/data/ground_truth:ro" "$image" evaluate
-"${python[@]}" --volume "$trained:/trained:ro" --volume "$output:/output:ro" "$image" /test/submission.py check /trained /output
+"${python[@]}" --volume "$trained:/trained:ro" --volume "$output:/output:ro" "$image" /test/container/submission.py check /trained /output
 docker run --rm --network none --volume "$PWD/test:/input:ro" --volume "$trained:/trained:ro" \
   --env BALAITOUS_WEIGHTS=/trained/bundle "$image" /input /tmp/answers >/dev/null
 # The server: other layers on top of the same, a network without a way out, jobs that the caller puts into /input.
@@ -57,7 +57,7 @@ server=
 trap 'docker rm --force --volumes $server >/dev/null 2>&1 || true
   docker network rm $network >/dev/null
   docker volume rm --force $output $cohort $trained $submitted $jobs $served_input $served_output >/dev/null' EXIT
-"${python[@]}" --volume "$jobs:/output" "$image" /test/invoke_jobs.py make /output
+"${python[@]}" --volume "$jobs:/output" "$image" /test/container/invoke_jobs.py make /output
 "${python[@]}" --volume "$jobs:/output" "$image" -m balaitous.ct.phantom --seed 9 --spacing 2.5 2.5 5 \
   --out /output/drawn/input/images/ct/drawn.mha
 for name in phantom drawn; do
@@ -68,7 +68,7 @@ server=$(docker run --detach $gpu "${mounts[@]}" --network "$network" --network-
   --volume "$served_input:/input:ro" --volume "$served_output:/output" "$image-invoke")
 docker run --rm --user root --network "$network" --volume "$PWD/test:/test:ro" --volume "$jobs:/jobs:ro" \
   --volume "$served_input:/input" --volume "$served_output:/output" --entrypoint python "$image" \
-  /test/invoke_jobs.py run /jobs http://server:4743 || { docker logs "$server" >&2; exit 1; }
+  /test/container/invoke_jobs.py run /jobs http://server:4743 || { docker logs "$server" >&2; exit 1; }
 docker logs "$server"
 docker logs "$server" 2>&1 >/dev/null | tail -1 | grep -q "^ERROR: .*none.mha" # the job that failed
 docker stop --time 5 "$server" >/dev/null

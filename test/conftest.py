@@ -1,33 +1,22 @@
-"""What tests share: the default model, the phantom, the real scans where they are."""
+"""Fixtures that tests share: the default model, what it says of the phantom, small scans, the real ones where they are."""
 
 from __future__ import annotations
 
 import logging
 import os
-from dataclasses import replace
 from pathlib import Path
 
+import hypothesis
 import pytest
 
-from balaitous.ct.phantom import make_phantom
-from balaitous.ct.volume import CT
+pytest.register_assert_rewrite("helpers", "fuzz")
 
-ROOT = Path(__file__).parent.parent
-PHANTOM = ROOT / "test/images/ct/phantom.mha"
-WAITING = os.pathsep.join(filter(None, [str(ROOT / "test/waiting"), os.environ.get("PYTHONPATH")]))
+from helpers import PHANTOM, ROOT
+from helpers.phantoms import write_slices
 
-
-def pipe_of(scan: Path) -> Path:
-    """A pipe at which processes with `WAITING` as their PYTHONPATH wait when they read this scan."""
-    pipe = scan.with_name(f"{scan.name}.pipe")
-    os.mkfifo(pipe)
-    return pipe
-
-
-def small_chest(seed: int, spacing_mm=(4, 4, 10), size=(84, 70, 22), slices=slice(8, 18), lesion_ml: float = 0.0) -> CT:
-    """The middle of a chest, coarse: quick to predict, and enough lung to be answered for, with warnings."""
-    ct = make_phantom(seed, spacing_mm=spacing_mm, size=size, lesion_ml=lesion_ml).ct
-    return replace(ct, hu=ct.hu[slices])
+# How long an example takes tells how busy the machine is.
+hypothesis.settings.register_profile("balaitous", deadline=None)
+hypothesis.settings.load_profile("balaitous")
 
 
 @pytest.fixture(scope="session")
@@ -57,19 +46,30 @@ def logging_as_it_was():
     """The logging of the test run as it was before a command set up its own."""
     root, ours = logging.getLogger(), logging.getLogger("balaitous")
     handlers, level, our_level = root.handlers[:], root.level, ours.level
+    raises = logging.raiseExceptions
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
     ours.setLevel(our_level)
+    logging.raiseExceptions = raises
 
 
 @pytest.fixture(scope="session")
 def short_scans(tmp_path_factory) -> Path:
     """A folder with two different scans of a few slices, a.mha and b.mha."""
-    from balaitous.ct.volume import read_ct, write_mha
-
     folder = tmp_path_factory.mktemp("scans")
-    phantom = read_ct(PHANTOM)
-    write_mha(folder / "a.mha", replace(phantom, hu=phantom.hu[20:24]))
-    write_mha(folder / "b.mha", replace(phantom, hu=phantom.hu[28:33]))
+    write_slices(folder / "a.mha", slice(20, 24))
+    write_slices(folder / "b.mha", slice(28, 33))
     return folder
+
+
+@pytest.fixture
+def memory():
+    """fsspec's file system in memory, empty before and after."""
+    import fsspec
+
+    files = fsspec.filesystem("memory")
+    files.store.clear()
+    files.pseudo_dirs[:] = [""]
+    yield files
+    files.store.clear()

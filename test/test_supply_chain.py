@@ -5,7 +5,7 @@ import re
 import sys
 
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 
 sys.path.insert(0, str(ROOT / "tools"))
 from licences import TABLE, licence_of, locked_packages

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk
-from conftest import PHANTOM
+from helpers import PHANTOM
 
 import balaitous
 from balaitous.cli import main

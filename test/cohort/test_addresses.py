@@ -7,9 +7,9 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+from helpers.dicom import hu_volume, write_series
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic_dicom import hu_volume, write_series
 
 from balaitous.cohort.remote import is_url, local_copy, shown
 from balaitous.ct.volume import CT, read_ct, write_mha

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from synthetic_dicom import hu_volume, write_series
+from helpers.dicom import hu_volume, write_series
 
 from balaitous.cohort.scans import Scan, list_scans
 from balaitous.errors import InputError

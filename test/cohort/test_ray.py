@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, WAITING, pipe_of, small_chest
+from helpers import ROOT
+from helpers.phantoms import small_chest
+from helpers.waiting import WAITING, pipe_of
 
 from balaitous.cohort.ray import ATTEMPTS, predict_scans, worker_share
 from balaitous.cohort.scans import Scan

@@ -12,7 +12,8 @@ from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
-from conftest import WAITING, pipe_of, small_chest
+from helpers.phantoms import small_chest
+from helpers.waiting import WAITING, pipe_of
 
 from balaitous.cohort.local import predict_scans
 from balaitous.cohort.run import Run

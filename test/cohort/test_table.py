@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import PHANTOM
+from helpers import PHANTOM
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -1,6 +1,6 @@
-"""Compare what a job on test/ wrote with test/expected_output.json.
+"""Compare what a job on test/ wrote with test/container/expected_output.json.
 
-usage: python test/compare_outputs.py OUTPUT_DIR [--accept]
+usage: python test/container/compare_outputs.py OUTPUT_DIR [--accept]
 
 ``--accept`` makes what was written the expected. Needs Python only, so that it runs in the container too.
 """

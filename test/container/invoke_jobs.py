@@ -1,7 +1,7 @@
 """Jobs for the container's server, brought as the platform brings them, and the check of what it answers.
 
-usage: python test/invoke_jobs.py make JOBS          write JOBS/NAME/input: two scans and a file that is none
-       python test/invoke_jobs.py run JOBS URL       call the server with each, compare with JOBS/NAME/expected
+usage: python test/container/invoke_jobs.py make JOBS          write JOBS/NAME/input: two scans and a file that is none
+       python test/container/invoke_jobs.py run JOBS URL       call the server with each, compare with JOBS/NAME/expected
 
 Needs the standard library only: ./test.sh runs it in the container, with the server's /input and /output.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-PHANTOM = Path(__file__).parent / "images/ct/phantom.mha"
+PHANTOM = Path(__file__).parents[1] / "images/ct/phantom.mha"
 INPUT, OUTPUT = Path("/input"), Path("/output")
 HEALTHY_SECONDS = 300  # the platform's patience, in all and for a call
 HEALTH_CALL_SECONDS = 10

@@ -4,11 +4,10 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
-ROOT = Path(__file__).parent.parent
 PHANTOMS = ROOT / "test/images/ct"
 
 
@@ -26,7 +25,10 @@ def run(*arguments, **environment):
 
 def compare(output):
     return subprocess.run(
-        [sys.executable, ROOT / "test/compare_outputs.py", output], capture_output=True, text=True, check=False
+        [sys.executable, ROOT / "test/container/compare_outputs.py", output],
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 

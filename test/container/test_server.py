@@ -16,13 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import PHANTOM, ROOT
 
 from balaitous.container.grand_challenge import PROBABILITY_FILES
 from balaitous.ct.volume import read_ct, write_mha
 from balaitous.errors import BalaitousError
 
-ROOT = Path(__file__).parent.parent
-PHANTOM = ROOT / "test/images/ct/phantom.mha"
 END_SECONDS = 5  # what the platform may wait between SIGTERM and SIGKILL
 
 # As the container starts it, on a port that is free here: the platform's may be taken by another test run.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from pydicom.uid import EnhancedCTImageStorage, SecondaryCaptureImageStorage
-from synthetic_dicom import CORONAL, hu_volume, write_series
+from helpers.dicom import CORONAL, hu_volume, write_series
 
 from balaitous.ct.dicom import select_series
 from balaitous.ct.patient import Patient

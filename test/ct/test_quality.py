@@ -9,7 +9,8 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-from conftest import ROOT, small_chest
+from helpers import ROOT
+from helpers.phantoms import small_chest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp

@@ -17,13 +17,14 @@ import pytest
 import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from synthetic_dicom import CORONAL, hu_volume, write_series
+from helpers import ROOT
+from helpers.dicom import CORONAL, hu_volume, write_series
 
 from balaitous.ct.patient import Patient
 from balaitous.ct.volume import CT, read_ct, read_labels, resample, scan_name, write_mha
 from balaitous.errors import InputError, MaskError
 
-DATA = Path(os.environ.get("BALAITOUS_DATA", Path(__file__).parents[2] / "shared" / "data")) / "ct"
+DATA = Path(os.environ.get("BALAITOUS_DATA", ROOT.parent / "shared" / "data")) / "ct"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"real scans are not at {DATA} (BALAITOUS_DATA)")
 
 HU = hu_volume()

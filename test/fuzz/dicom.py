@@ -12,7 +12,7 @@ import pydicom
 import SimpleITK as sitk
 from pydicom.encaps import encapsulate
 from pydicom.uid import ImplicitVRLittleEndian, RLELossless
-from synthetic_dicom import hu_volume, write_series
+from helpers.dicom import hu_volume, write_series
 
 from fuzz.reading import read_or_refuse
 

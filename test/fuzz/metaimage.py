@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from pathlib import Path
 
-from synthetic_dicom import hu_volume
+from helpers.dicom import hu_volume
 
 from fuzz.reading import read_or_refuse
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 from fuzz import dicom as dicom_target
 from fuzz import metaimage, nifti, nrrd
 from fuzz.mutation import mutated
@@ -30,7 +30,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydicom.encaps import encapsulate
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
-from synthetic_dicom import hu_volume, write_series
+from helpers.dicom import hu_volume, write_series
 
 from balaitous.cohort.scans import list_scans
 from balaitous.container.grand_challenge import find_cases

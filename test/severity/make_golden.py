@@ -1,6 +1,6 @@
-"""Regenerate test/golden.json, the values that test_pipeline.py expects of the phantom with the bundle mini.
+"""Regenerate test/severity/golden.json, the values that test_pipeline.py expects of the phantom with the bundle mini.
 
-    python test/make_golden.py
+    python test/severity/make_golden.py
 
 Do so only when weights or method changed on purpose, and say so in CHANGELOG.md.
 """
@@ -13,10 +13,10 @@ from balaitous import Balaitous
 from balaitous.ct.phantom import make_phantom
 
 HERE = Path(__file__).parent
-PHANTOM = {"seed": 7, "spacing_mm": (2.5, 2.5, 5.0), "lesion_ml": 600.0, "sex": 1.0}  # images/README.md
+PHANTOM = {"seed": 7, "spacing_mm": (2.5, 2.5, 5.0), "lesion_ml": 600.0, "sex": 1.0}  # ../images/README.md
 
 if __name__ == "__main__":
-    prediction = Balaitous("mini", device="cpu").predict(HERE / "images/ct/phantom.mha")
+    prediction = Balaitous("mini", device="cpu").predict(HERE.parent / "images/ct/phantom.mha")
     golden = {
         "made_with": {package: version(package) for package in ("torch", "timm", "SimpleITK", "numpy", "scipy")},
         "bundle_sha256": prediction.provenance.bundle_sha256,

@@ -10,9 +10,9 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from helpers import ROOT
+from helpers.dicom import write_series
 from pydicom.uid import generate_uid
-from synthetic_dicom import write_series
 
 import process
 from balaitous import Balaitous

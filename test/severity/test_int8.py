@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import PHANTOM, ROOT
+from helpers import PHANTOM, ROOT
 
 from balaitous import Balaitous, WeightsError
 from balaitous.networks import runtime

@@ -1,4 +1,4 @@
-"""The whole chain on the phantom with the default weights; golden values come from test/make_golden.py."""
+"""The whole chain on the phantom with the default weights; golden values come from test/severity/make_golden.py."""
 
 import hashlib
 import json
@@ -9,20 +9,21 @@ from multiprocessing import get_context
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from conftest import PHANTOM, ROOT, small_chest
+from helpers import PHANTOM, ROOT
+from helpers.phantoms import small_chest
 
 from balaitous import Balaitous, InputError, NoLungError
 from balaitous.ct.volume import read_ct
 from balaitous.networks.runtime import Chunker
 from balaitous.severity.heads import OUTCOMES, VIEWS
 
-GOLDEN = json.loads((ROOT / "test/golden.json").read_text())
+GOLDEN = json.loads((ROOT / "test/severity/golden.json").read_text())
 # Kernels differ between processors and library versions; a change of the method moves far more than this.
 PROBABILITY_TOLERANCE, FEATURE_TOLERANCE, LUNG_TOLERANCE = 2e-3, 1e-2, 2e-3
 
 
 def test_every_stage_on_the_phantom_has_its_golden_values(prediction):
-    assert prediction.provenance.bundle_sha256 == GOLDEN["bundle_sha256"], "new weights: run test/make_golden.py"
+    assert prediction.provenance.bundle_sha256 == GOLDEN["bundle_sha256"], "new weights: run test/severity/make_golden.py"
     assert list(prediction.image.shape) == GOLDEN["image_shape"]
     assert float(prediction.image.mean()) == pytest.approx(GOLDEN["image_mean_hu"], abs=0.5)
     assert prediction.lung_volume_litres == pytest.approx(GOLDEN["lung_volume_litres"], rel=LUNG_TOLERANCE)

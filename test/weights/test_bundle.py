@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
-from tiny_checkpoints import heads_arrays, write_tiny_bundle
+from helpers.checkpoints import heads_arrays, write_tiny_bundle
 
 from balaitous.errors import WeightsError
 from balaitous.networks.loading import build_network, load_strictly

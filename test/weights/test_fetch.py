@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
-from tiny_checkpoints import vit_state, write_checkpoints
+from helpers.checkpoints import vit_state, write_checkpoints
 
 from balaitous.errors import WeightsError
 from balaitous.weights import bundle as bundle_module

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny_checkpoints import heads_arrays, unet_state, vit_state, write_checkpoints
+from helpers.checkpoints import heads_arrays, unet_state, vit_state, write_checkpoints
 
 from balaitous.errors import WeightsError
 from balaitous.severity.heads import Heads

@@ -10,7 +10,8 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, small_chest
+from helpers import ROOT
+from helpers.phantoms import small_chest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image

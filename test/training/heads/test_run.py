@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 
 from balaitous.cli import main
 from balaitous.ct.volume import read_ct, write_mha

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT
+from helpers import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from tiny_checkpoints import unet_state, write_checkpoints
+from helpers.checkpoints import unet_state, write_checkpoints
 
 from balaitous.cli import main
 from balaitous.ct.lungs import UNET_GRID, body_box, body_crops

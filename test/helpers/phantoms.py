@@ -1,0 +1,35 @@
+"""Small scans on the fly: quick to predict, and enough lung to be answered for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+from balaitous.ct.phantom import make_phantom
+from balaitous.ct.volume import CT, read_ct, write_mha
+from helpers import PHANTOM
+
+
+def small_chest(seed: int, spacing_mm=(4, 4, 10), size=(84, 70, 22), slices=slice(8, 18), lesion_ml: float = 0.0) -> CT:
+    """The middle of a chest, coarse; checks warn of it."""
+    ct = make_phantom(seed, spacing_mm=spacing_mm, size=size, lesion_ml=lesion_ml).ct
+    return replace(ct, hu=ct.hu[slices])
+
+
+def write_small_chest(path: Path, seed: int, **options) -> Path:
+    """A file with `small_chest`."""
+    write_mha(path, small_chest(seed, **options))
+    return path
+
+
+def write_slices(path: Path, slices: slice) -> Path:
+    """A file with some slices of the committed phantom."""
+    ct = committed_phantom()
+    write_mha(path, replace(ct, hu=ct.hu[slices]))
+    return path
+
+
+@cache
+def committed_phantom() -> CT:
+    return read_ct(PHANTOM)
