@@ -1,4 +1,4 @@
-"""Fixtures that tests share: the default model, what it says of the phantom, small scans, the real ones where they are."""
+"""What tests share: the default model, what it says of the phantom, small scans, the real scans where they are."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-
-pytest.register_assert_rewrite("helpers", "fuzz")
+from hypothesis import HealthCheck
 
 from helpers import PHANTOM, ROOT
 from helpers.phantoms import write_slices
 
-# How long an example takes tells how busy the machine is.
-hypothesis.settings.register_profile("balaitous", deadline=None)
+# How long an example takes tells how busy the machine is. Examples stay random: one that fails is a finding, which
+# hypothesis prints and tries first the next time.
+hypothesis.settings.register_profile("balaitous", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis.settings.load_profile("balaitous")
 
 

@@ -5,6 +5,7 @@ import re
 import sys
 
 import pytest
+
 from helpers import ROOT
 
 sys.path.insert(0, str(ROOT / "tools"))

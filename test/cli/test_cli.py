@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk
-from helpers import PHANTOM
 
 import balaitous
 from balaitous.cli import main
 from balaitous.cohort.scans import Scan
 from balaitous.cohort.table import FIRST_COLUMNS, row_of, write_table
 from balaitous.errors import InputError
+from helpers import PHANTOM
 
 
 @pytest.fixture(autouse=True)

@@ -7,13 +7,13 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
-from helpers.dicom import hu_volume, write_series
 from hypothesis import given
 from hypothesis import strategies as st
 
 from balaitous.cohort.remote import is_url, local_copy, shown
 from balaitous.ct.volume import CT, read_ct, write_mha
 from balaitous.errors import InputError, NoLungError
+from helpers.dicom import hu_volume, write_series
 
 
 @pytest.fixture

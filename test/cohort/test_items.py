@@ -4,10 +4,10 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from helpers.dicom import hu_volume, write_series
 
 from balaitous.cohort.scans import Scan, list_scans
 from balaitous.errors import InputError
+from helpers.dicom import hu_volume, write_series
 
 
 def touch(*files: Path) -> None:

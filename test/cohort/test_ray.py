@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import ROOT
-from helpers.phantoms import small_chest
-from helpers.waiting import WAITING, pipe_of
 
 from balaitous.cohort.ray import ATTEMPTS, predict_scans, worker_share
 from balaitous.cohort.scans import Scan
 from balaitous.ct.volume import write_mha
 from balaitous.errors import BalaitousError, WeightsError
+from helpers import ROOT
+from helpers.phantoms import small_chest
+from helpers.waiting import WAITING, pipe_of
 
 GIB = 2**30
 NODE = {

@@ -12,8 +12,6 @@ from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
-from helpers.phantoms import small_chest
-from helpers.waiting import WAITING, pipe_of
 
 from balaitous.cohort.local import predict_scans
 from balaitous.cohort.run import Run
@@ -21,6 +19,8 @@ from balaitous.cohort.scans import Scan, list_scans
 from balaitous.cohort.table import ScanTable, read_table
 from balaitous.ct.fingerprint import content_sha256
 from balaitous.ct.volume import write_mha
+from helpers.phantoms import small_chest
+from helpers.waiting import WAITING, pipe_of
 
 MADE_BY = ("bundle_sha256", "precision", "version")
 PATIENCE_SECONDS = 60

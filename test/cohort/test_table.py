@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from helpers import PHANTOM
 from hypothesis import given
 from hypothesis import strategies as st
 
 from balaitous.cohort.scans import Scan
 from balaitous.cohort.table import COLUMNS, FIRST_COLUMNS, ScanTable, read_table, row_of, write_table
 from balaitous.errors import InputError
+from helpers import PHANTOM
 
 ENDINGS = ("csv", "parquet", "json")
 

@@ -1,7 +1,7 @@
 """Jobs for the container's server, brought as the platform brings them, and the check of what it answers.
 
-usage: python test/container/invoke_jobs.py make JOBS          write JOBS/NAME/input: two scans and a file that is none
-       python test/container/invoke_jobs.py run JOBS URL       call the server with each, compare with JOBS/NAME/expected
+usage: python invoke_jobs.py make JOBS      write JOBS/NAME/input: two scans and a file that is none
+       python invoke_jobs.py run JOBS URL   call the server with each, compare with JOBS/NAME/expected
 
 Needs the standard library only: ./test.sh runs it in the container, with the server's /input and /output.
 """

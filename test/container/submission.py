@@ -1,7 +1,7 @@
 """Out-of-fold predictions of a training as a submission to the challenge, and the check of its evaluation.
 
-usage: python test/container/submission.py make TRAINING INPUT       write INPUT/predictions.json and the jobs' outputs
-       python test/container/submission.py check TRAINING OUTPUT     compare OUTPUT/metrics.json with what the training found
+usage: python submission.py make TRAINING INPUT    write INPUT/predictions.json and the jobs' outputs
+       python submission.py check TRAINING OUTPUT  compare OUTPUT/metrics.json with what the training found
 
 Needs the standard library only: ./test.sh runs it in the container.
 """

@@ -147,7 +147,7 @@ def test_one_scan_leaves_bare_numbers_under_both_pairs_of_names(tmp_path):
     assert case["provenance"]["bundle"] == "mini"
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.none() | st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=5))
 def test_of_several_scans_those_that_succeed_are_written_by_name(answers):
     by_name = {f"{number}.mha": answer or NoLungError("no lung") for number, answer in enumerate(answers)}

@@ -101,7 +101,7 @@ ITEM = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(ITEM | JSON, max_size=3))
 def test_whatever_inputs_json_holds_it_is_understood_or_refused_in_words(tmp_path, items):
     with contextlib.suppress(InputError):

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import PHANTOM, ROOT
 
 from balaitous.container.grand_challenge import PROBABILITY_FILES
 from balaitous.ct.volume import read_ct, write_mha
 from balaitous.errors import BalaitousError
+from helpers import PHANTOM, ROOT
 
 END_SECONDS = 5  # what the platform may wait between SIGTERM and SIGKILL
 

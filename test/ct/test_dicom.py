@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 from pydicom.uid import EnhancedCTImageStorage, SecondaryCaptureImageStorage
-from helpers.dicom import CORONAL, hu_volume, write_series
 
 from balaitous.ct.dicom import select_series
 from balaitous.ct.patient import Patient
 from balaitous.errors import InputError
+from helpers.dicom import CORONAL, hu_volume, write_series
 
 HU = hu_volume()
 

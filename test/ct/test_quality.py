@@ -9,9 +9,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-from helpers import ROOT
-from helpers.phantoms import small_chest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -28,6 +26,8 @@ from balaitous.ct.quality import blood_hu, check_lungs, check_scan, largest_jump
 from balaitous.ct.volume import read_ct, write_mha
 from balaitous.errors import InputError, QualityError
 from balaitous.severity.preparation import prepare
+from helpers import ROOT
+from helpers.phantoms import small_chest
 
 RANK = {"ok": 0, "warn": 1, "fail": 2}
 NAMES = st.sampled_from(sorted(LIMITS))
@@ -188,7 +188,6 @@ def test_the_scan_is_neither_changed_nor_judged_by_its_type(chest):
     assert np.array_equal(chest.ct.hu, before)
 
 
-@settings(deadline=None)
 @given(data=st.data(), shape=hnp.array_shapes(min_dims=3, max_dims=3, min_side=2, max_side=12))
 def test_any_volume_with_any_labels_can_be_checked(chest, data, shape):
     hu = data.draw(hnp.arrays(np.int16, shape, elements=st.integers(-1024, 32767)))
@@ -199,7 +198,6 @@ def test_any_volume_with_any_labels_can_be_checked(chest, data, shape):
     json.dumps([asdict(check) for check in checks.values()], allow_nan=False)
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(2, 100), min_size=5, max_size=30))
 def test_a_jump_is_told_by_its_neighbours(steps):
     steps = np.array(steps)
@@ -216,7 +214,6 @@ def test_blood_is_looked_for_between_two_lungs_only(chest):
 # --- how it is judged
 
 
-@settings(deadline=None)
 @given(NAMES, VALUES)
 def test_a_recorded_value_is_judged_again_as_it_was(name, value):
     check = judge(name, value)
@@ -224,7 +221,6 @@ def test_a_recorded_value_is_judged_again_as_it_was(name, value):
     assert Check(**json.loads(json.dumps(asdict(check), allow_nan=False))) == check
 
 
-@settings(deadline=None)
 @given(NAMES, st.floats(0, 1e5), st.floats(0, 1e5))
 def test_the_farther_from_what_is_expected_the_worse(name, step, more):
     low, high = LIMITS[name].ok

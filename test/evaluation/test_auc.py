@@ -40,7 +40,6 @@ def simulated(seed, patients=300, separation=1.0):
     return outcome, generator.normal(size=patients) + separation * outcome
 
 
-@settings(deadline=None)
 @given(cohorts())
 def test_the_area_is_that_of_scikit_learn_also_with_ties(cohort):
     outcome, scores = cohort
@@ -50,7 +49,6 @@ def test_the_area_is_that_of_scikit_learn_also_with_ties(cohort):
     assert negative.mean() == pytest.approx(expected, abs=1e-12)
 
 
-@settings(deadline=None)
 @given(cohorts(models=2))
 def test_the_variance_is_that_of_delong_s_definition_for_one_model_and_for_a_difference(cohort):
     outcome, first, second = cohort
@@ -81,7 +79,6 @@ def test_the_published_example_is_reproduced():
     assert (round(found.delong.ci_low, 5), round(found.delong.ci_high, 5)) == (0.83295, 0.95339)
 
 
-@settings(deadline=None)
 @given(cohorts())
 def test_bootstrapped_areas_are_those_of_the_drawn_patients(cohort):
     outcome, scores = cohort
@@ -142,7 +139,6 @@ def test_intervals_cover_the_true_area_about_as_often_as_they_say():
     assert 177 <= sum(bootstrap) <= 199
 
 
-@settings(deadline=None)
 @given(cohorts())
 def test_a_model_does_not_differ_from_itself(cohort):
     outcome, scores = cohort
@@ -151,7 +147,7 @@ def test_a_model_does_not_differ_from_itself(cohort):
     assert found.p_value_delong == found.p_value_bootstrap == 1
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(cohorts(models=2))
 def test_the_difference_changes_its_sign_with_the_order_of_the_models(cohort):
     outcome, first, second = cohort

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.special import expit
 from sklearn.metrics import brier_score_loss, roc_auc_score
@@ -64,7 +64,6 @@ def test_calibration_improves_the_brier_score_of_new_patients_and_leaves_their_r
 
 
 @pytest.mark.parametrize("method", METHODS)
-@settings(deadline=None)
 @given(task=tasks())
 def test_calibration_never_changes_the_area_nor_leaves_the_probabilities(method, task):
     calibrated = fitted(task, method)(task.probability)
@@ -77,7 +76,6 @@ def test_calibration_never_changes_the_area_nor_leaves_the_probabilities(method,
     assert (np.diff(calibrated[order])[~rises] == 0).all()
 
 
-@settings(deadline=None)
 @given(task=tasks())
 def test_the_isotonic_map_stays_near_the_step_function_and_has_no_steps(task):
     isotonic = fitted(task, "isotonic")
@@ -148,7 +146,6 @@ def test_maps_survive_json(calibration):
     assert from_dict(json.loads(json.dumps(to_dict(calibration)))) == calibration
 
 
-@settings(deadline=None)
 @given(tasks())
 def test_every_map_that_was_fitted_can_be_stored(task):
     for method in METHODS:

@@ -56,7 +56,7 @@ def test_sensitivity_and_specificity_at_a_given_threshold_are_counted():
     assert point.specificity.value == 1 / 2
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(tasks())
 def test_the_chosen_points_are_the_best_that_any_threshold_gives(task):
     _, youden, sensitive, specific = operating_points(task)
@@ -98,7 +98,6 @@ def test_the_intervals_of_slope_and_intercept_cover_the_truth_about_as_often_as_
     assert 180 <= sum(intercepts) <= 199
 
 
-@settings(deadline=None)
 @given(tasks())
 def test_after_the_intercept_is_added_the_mean_probability_is_the_prevalence(task):
     found = calibration_intercept(task).value
@@ -106,7 +105,6 @@ def test_after_the_intercept_is_added_the_mean_probability_is_the_prevalence(tas
     assert shifted.mean() == pytest.approx(task.outcome.mean(), abs=1e-6)
 
 
-@settings(deadline=None)
 @given(tasks())
 def test_the_curve_counts_every_patient_once_from_low_to_high(task):
     curve = calibration_curve(task)
@@ -136,7 +134,7 @@ def test_predictions_that_are_all_the_same_have_no_slope():
     assert found.reason == "no slope: all predictions are the same"
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(tasks())
 def test_whatever_can_be_measured_is_finite_and_its_interval_holds_it(task):
     found = measure(task, bootstraps=100)

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from balaitous.cohort.scans import Scan
@@ -75,7 +75,6 @@ def test_covid_is_asked_of_all_and_severity_of_those_with_covid():
     assert tasks["severe"].probability == pytest.approx([0.35, 0.25])
 
 
-@settings(deadline=None)
 @given(st.permutations(range(9)))
 def test_the_order_of_predictions_does_not_matter(order):
     patients = [str(each) for each in range(9)]

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import ROOT
 
 import process
 from balaitous import Balaitous, InputError, WeightsError
@@ -29,6 +28,7 @@ from balaitous.files import new_folder, replacing, write_together
 from balaitous.memory import is_out_of_memory, memory_errors
 from balaitous.networks.runtime import TorchNetwork
 from balaitous.weights.bundle import check_hash, find_bundle
+from helpers import ROOT
 
 FILES = {*PROBABILITY_FILES, "results.json"}
 MIB = 1 << 20

@@ -12,9 +12,9 @@ import pydicom
 import SimpleITK as sitk
 from pydicom.encaps import encapsulate
 from pydicom.uid import ImplicitVRLittleEndian, RLELossless
-from helpers.dicom import hu_volume, write_series
 
 from fuzz.reading import read_or_refuse
+from helpers.dicom import hu_volume, write_series
 
 UID = "1.2.3"
 EMPTY_ITEM = struct.pack("<HHI", 0xFFFE, 0xE000, 0)

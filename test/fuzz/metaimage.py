@@ -5,9 +5,8 @@ from __future__ import annotations
 import zlib
 from pathlib import Path
 
-from helpers.dicom import hu_volume
-
 from fuzz.reading import read_or_refuse
+from helpers.dicom import hu_volume
 
 VOXELS = hu_volume((3, 4, 5)).tobytes()
 HEADER = (

@@ -8,11 +8,11 @@ import zipfile
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from helpers import PHANTOM
-from helpers.dicom import hu_volume, write_series
 
 from balaitous.ct.fingerprint import content_sha256
 from balaitous.ct.volume import read_ct
+from helpers import PHANTOM
+from helpers.dicom import hu_volume, write_series
 
 
 def write_image(path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -19,7 +20,10 @@ from balaitous.ct.patient import (
     read_sidecar,
     resolve,
 )
+from balaitous.ct.volume import read_ct
 from balaitous.errors import InputError
+from helpers.headers import meta_image
+from helpers.images import refused
 
 NOBODY = Patient()
 
@@ -127,3 +131,18 @@ def test_a_wrong_sidecar_is_refused(tmp_path, content, reason):
     with pytest.raises(InputError, match=reason) as caught:
         read_sidecar(tmp_path / "scan.json")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 200_000, '{"age": "' + "9" * 2**21 + '"}', "\\", '{"age": "\\ud800"}', '"\x1b[2J"']
+)
+def test_a_side_car_that_is_none_is_refused(tmp_path, content):
+    path = meta_image(tmp_path)
+    (tmp_path / "scan.json").write_text(content)
+    refused(path, r"side-car scan\.json")
+
+
+def test_json_of_a_side_car_keeps_working(tmp_path):
+    path = meta_image(tmp_path)
+    (tmp_path / "scan.json").write_text(json.dumps({"sex": "F"}))
+    assert read_ct(path).patient.sex == 0.0

@@ -10,8 +10,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT
-from helpers.dicom import write_series
 from pydicom.uid import generate_uid
 
 import process
@@ -24,6 +22,8 @@ from balaitous.ct.volume import read_ct
 from balaitous.networks.runtime import Chunker
 from balaitous.provenance import PACKAGES, recorded_warnings
 from balaitous.severity.heads import Heads
+from helpers import ROOT
+from helpers.dicom import write_series
 
 # Between sums of float32 in another order; a probability is given with three decimals.
 ANOTHER_ORDER = 1e-5

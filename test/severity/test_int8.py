@@ -7,12 +7,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from helpers import PHANTOM, ROOT
 
 from balaitous import Balaitous, WeightsError
 from balaitous.networks import runtime
 from balaitous.networks.int8 import Int8Store, load_int8
 from balaitous.weights.bundle import open_bundle
+from helpers import PHANTOM, ROOT
 
 # The design's: on real scans, with a bundle whose heads make much of small differences.
 PROBABILITY_TOLERANCE, FEATURE_TOLERANCE, LEAST_DICE = 0.02, 0.06, 0.997

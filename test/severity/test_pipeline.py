@@ -9,13 +9,13 @@ from multiprocessing import get_context
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from helpers import PHANTOM, ROOT
-from helpers.phantoms import small_chest
 
 from balaitous import Balaitous, InputError, NoLungError
 from balaitous.ct.volume import read_ct
 from balaitous.networks.runtime import Chunker
 from balaitous.severity.heads import OUTCOMES, VIEWS
+from helpers import PHANTOM, ROOT
+from helpers.phantoms import small_chest
 
 GOLDEN = json.loads((ROOT / "test/severity/golden.json").read_text())
 # Kernels differ between processors and library versions; a change of the method moves far more than this.
@@ -23,7 +23,7 @@ PROBABILITY_TOLERANCE, FEATURE_TOLERANCE, LUNG_TOLERANCE = 2e-3, 1e-2, 2e-3
 
 
 def test_every_stage_on_the_phantom_has_its_golden_values(prediction):
-    assert prediction.provenance.bundle_sha256 == GOLDEN["bundle_sha256"], "new weights: run test/severity/make_golden.py"
+    assert prediction.provenance.bundle_sha256 == GOLDEN["bundle_sha256"], "new weights: run make_golden.py"
     assert list(prediction.image.shape) == GOLDEN["image_shape"]
     assert float(prediction.image.mean()) == pytest.approx(GOLDEN["image_mean_hu"], abs=0.5)
     assert prediction.lung_volume_litres == pytest.approx(GOLDEN["lung_volume_litres"], rel=LUNG_TOLERANCE)

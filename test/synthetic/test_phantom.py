@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import PHANTOM
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balaitous.ct.opacities import add_effusion, add_opacities
 from balaitous.ct.phantom import Phantom, main, make_phantom
 from balaitous.ct.volume import read_ct
+from helpers import PHANTOM
 
 COARSE_MM = (4.0, 4.0, 8.0)
 VOXEL_ML = 4.0 * 4.0 * 8.0 / 1000
@@ -33,7 +33,7 @@ def test_another_seed_gives_another_chest(phantom):
     assert other.lung_ml != phantom.lung_ml
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(seed=st.integers(0, 2**31), lesion_ml=st.floats(0, 900))
 def test_lesions_have_the_volume_asked_for_and_lie_in_plausible_lungs(seed, lesion_ml):
     phantom = make_phantom(seed, spacing_mm=COARSE_MM, lesion_ml=lesion_ml)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
-from helpers.checkpoints import heads_arrays, write_tiny_bundle
 
 from balaitous.errors import WeightsError
 from balaitous.networks.loading import build_network, load_strictly
@@ -16,6 +15,7 @@ from balaitous.weights import bundle as bundle_module
 from balaitous.weights.bundle import find_bundle, open_bundle
 from balaitous.weights.heads import check_heads
 from balaitous.weights.inventory import list_bundles, verify
+from helpers.checkpoints import heads_arrays, write_tiny_bundle
 
 
 @pytest.fixture(scope="module")

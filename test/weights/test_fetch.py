@@ -17,7 +17,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
-from helpers.checkpoints import vit_state, write_checkpoints
 
 from balaitous.errors import WeightsError
 from balaitous.weights import bundle as bundle_module
@@ -27,6 +26,7 @@ from balaitous.weights.download import download
 from balaitous.weights.fetch import default_folder, fetch
 from balaitous.weights.inventory import verify
 from balaitous.weights.registry import PUBLISHED, PublishedBundle, PublishedFile
+from helpers.checkpoints import vit_state, write_checkpoints
 
 UNET, CT, IMAGENET = "unet_r231-d5d2fc3d.pth", "vitl_16_ct.pth", "vitl_16_pt22k.pth"
 RECORD = "/api/records/1"

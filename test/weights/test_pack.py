@@ -9,7 +9,6 @@ import safetensors.torch
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from helpers.checkpoints import heads_arrays, unet_state, vit_state, write_checkpoints
 
 from balaitous.errors import WeightsError
 from balaitous.severity.heads import Heads
@@ -18,6 +17,7 @@ from balaitous.weights.heads import HEADS, heads_csv, read_heads
 from balaitous.weights.inventory import verify
 from balaitous.weights.pack import pack, read_state, repack, unet_from, vit_from, write_bundle
 from balaitous.weights.registry import PUBLISHED, STOIC_HEADS
+from helpers.checkpoints import heads_arrays, unet_state, vit_state, write_checkpoints
 
 # Of the twelve arrays' bytes in the order of their names, as in the published package's balaitous.npz
 PUBLISHED_HEADS_SHA256 = "4d8cbc67fb3d7b3cc70232b22837e353873e7386cdef24d3b30d6f18e9b6a7b4"
@@ -301,7 +301,7 @@ def test_the_carried_heads_state_their_licence_and_source():
     values=st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=6),
     more=st.integers(0, 3),
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_heads_survive_csv_bit_for_bit(tmp_path, values, more):
     arrays = {}
     for head in HEADS:  # the lung encoder may be wider than the full one

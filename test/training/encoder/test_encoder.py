@@ -10,12 +10,13 @@ import time
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT
-from helpers.phantoms import small_chest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file
+
+from helpers import ROOT
+from helpers.phantoms import small_chest
 
 pytest.importorskip("lightly", reason="needs lightly and accelerate, which are an optional extra (balaitous[train])")
 pytest.importorskip("accelerate", reason="needs lightly and accelerate, which are an optional extra (balaitous[train])")
@@ -160,7 +161,7 @@ def test_views_depend_on_seed_epoch_and_slice_alone(slices):
 
 
 @given(seed=st.integers(0, 1000), scale=st.floats(0.05, 1.0), ratio=st.floats(1.0, 3.0))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_crop_shows_a_part_of_the_slice_the_right_way_round(seed, scale, ratio):
     slice_hu = torch.linspace(-500, 500, 224).expand(224, 224)
     view = crop(slice_hu, 96, (scale, scale), ViewSettings(ratio=ratio), torch.Generator().manual_seed(seed))

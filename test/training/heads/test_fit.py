@@ -76,7 +76,7 @@ def test_the_scaling_is_folded_into_the_coefficients(data):
 
 
 @given(st.floats(1e-3, 1e3), st.floats(-100, 100))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_the_unit_of_the_features_does_not_matter(scale, shift):
     data = patients(80)
     x = data.features["lung"]

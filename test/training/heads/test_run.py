@@ -13,7 +13,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import ROOT
 
 from balaitous.cli import main
 from balaitous.ct.volume import read_ct, write_mha
@@ -23,6 +22,7 @@ from balaitous.training.phantoms import make_stoic_folder
 from balaitous.training.stoic import labelled, read_stoic
 from balaitous.weights.bundle import find_bundle, open_bundle
 from balaitous.weights.inventory import verify
+from helpers import ROOT
 
 SCANS = 16
 PATIENCE_SECONDS = 60

@@ -12,11 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from helpers.checkpoints import unet_state, write_checkpoints
 
 from balaitous.cli import main
 from balaitous.ct.lungs import UNET_GRID, body_box, body_crops
@@ -45,6 +43,8 @@ from balaitous.training.lungs import (
     unet_loss,
 )
 from balaitous.weights.pack import pack
+from helpers import ROOT
+from helpers.checkpoints import unet_state, write_checkpoints
 
 SPACING_MM = (4.0, 4.0, 10.0)
 
@@ -132,7 +132,7 @@ def test_a_mirror_swaps_right_and_left_only(values):
     assert torch.equal(swapped == IGNORE, labels == IGNORE)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**31))
 def test_the_right_lung_stays_on_the_left_of_the_image_whatever_the_augmentation(seed):
     hu, labels = torch.full((64, 80), 40.0), torch.zeros(64, 80)

@@ -1,0 +1,212 @@
+"""Headers of MetaImage, NRRD and NIfTI: what cannot be true, or means mischief, is refused before it is believed."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import struct
+from contextlib import suppress
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from balaitous.ct.fingerprint import content_sha256
+from balaitous.ct.volume import read_ct
+from balaitous.errors import InputError
+from fuzz import nifti
+from helpers.headers import VOXELS, meta_image, nifti_image, nrrd_image, with_slices
+from helpers.images import image_of, refused, written
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("DimSize", "10000 10000 10000", "expected at most 2,147,483,648 voxels, .* 10000 × 10000 × 10000"),
+        ("DimSize", "-8 7 6", "expected at most 2,147,483,648 voxels"),
+        ("DimSize", "1000 1000 1000", "expected 2,000,000,000 bytes of voxels as its header declares"),
+        ("DimSize", "8 7 0", "found one slice"),
+        ("DimSize", None, "expected a MetaImage header with DimSize"),
+        ("ElementSpacing", "0 1 1", r"expected voxel sizes in mm, found \(0\.0"),
+        ("ElementSpacing", "-1 1 1", r"expected voxel sizes in mm, found \(-1\.0"),
+        ("ElementSpacing", "nan 1 1", "expected voxel sizes in mm"),
+        ("ElementSpacing", "700 700 700", r"expected voxel sizes in mm, found \(700\.0"),
+        ("TransformMatrix", "1 0.4 0 0 1 0 0 0 1", "expected axes at right angles"),
+        ("TransformMatrix", "0 0 0 0 0 0 0 0 0", "expected axes at right angles"),
+        ("ElementType", "MET_NOTHING", "expected a readable image"),
+        ("ElementDataFile", "gone.raw", r"expected its voxels in gone\.raw"),
+    ],
+)
+@pytest.mark.parametrize("compressed", [True, False])
+def test_a_header_that_cannot_be_true_is_refused(tmp_path, key, value, reason, compressed, capfd):
+    path = written(image_of(), tmp_path / "scan.mha", compressed)
+    line = b"" if value is None else f"{key} = {value}\n".encode()
+    path.write_bytes(re.sub(f"{key} = .*\n".encode(), line, path.read_bytes(), count=1))
+    refused(path, reason)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_sheared_nifti_is_refused_without_noise(tmp_path, capfd):
+    raw = bytearray(written(image_of(), tmp_path / "scan.nii").read_bytes())
+    raw[252:256] = struct.pack("<hh", 0, 1)  # qform_code, sform_code
+    raw[280:328] = struct.pack("<12f", 1, 0.3, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0)
+    (tmp_path / "scan.nii").write_bytes(raw)
+    refused(tmp_path / "scan.nii", "ITK only supports orthonormal direction cosines")
+    assert capfd.readouterr() == ("", "")
+
+
+NUMBERS = st.sampled_from(
+    ["0", "1", "-1", "nan", "inf", "1e99", "3", "5", "2147483648", "99999999999999999999", "x", ""]
+)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["NDims", "DimSize", "ElementSpacing", "Offset", "HeaderSize", "ElementNumberOfChannels"]),
+        st.lists(NUMBERS, min_size=1, max_size=4).map(" ".join),
+        max_size=3,
+    ),
+    st.sampled_from(
+        ["LOCAL", "voxels.raw", "LIST\nvoxels.raw", "LIST 2", "%d", "voxels%d.raw 0 2 1", "../a", "/", "-", "\0"]
+    ),
+)
+@example({"ElementSpacing": "nan 1 1"}, "LOCAL")
+@settings(max_examples=80)
+def test_any_metaimage_header_gives_a_ct_or_one_line(tmp_path_factory, fields, file):
+    folder = tmp_path_factory.mktemp("header")
+    (folder / "voxels.raw").write_bytes(VOXELS)
+    with suppress(InputError):
+        assert read_ct(meta_image(folder, file, **fields)).hu.shape == (3, 4, 5)
+
+
+@given(st.integers(40, 340), st.binary(min_size=1, max_size=8))
+@settings(max_examples=60)
+def test_any_nifti_header_gives_a_ct_or_one_line(tmp_path_factory, place, content):
+    path = tmp_path_factory.mktemp("header") / "scan.nii"
+    whole = nifti.header("<") + VOXELS
+    path.write_bytes(whole[:place] + content + whole[place + len(content) :])
+    with suppress(InputError):
+        assert read_ct(path).hu.ndim == 3
+
+
+@pytest.mark.parametrize(
+    "names", ["slice%d.raw 0 2 1", "LIST\nslice0.raw\nslice1.raw\nslice2.raw", "sub/é%02d.raw 0 4 2"]
+)
+def test_voxels_in_files_of_the_headers_folder_are_read(tmp_path, names):
+    with_slices(tmp_path)
+    (tmp_path / "sub").mkdir()
+    with_slices(tmp_path / "sub", ("é00.raw", "é02.raw", "é04.raw"))
+    for path in (meta_image(tmp_path, names, b""), nrrd_image(tmp_path, f"data file: {names}", b"")):
+        assert read_ct(path).hu.tobytes() == VOXELS
+        assert content_sha256(path) != content_sha256(tmp_path / "slice0.raw")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        *("%n%n%s%s.raw 0 2 1", "%n%d.raw 0 2 1", "%0999999999d.raw 0 2 1", "slice%d.raw 0 99999999999 1"),
+        *("slice%d.raw 0 999999999 1", "slice%d.raw 0 1 1", "slice%d.raw", "LIST 3", "LIST\nslice0.raw\nslice1.raw"),
+    ],
+)
+def test_patterns_and_lists_that_do_not_name_a_file_a_slice_are_refused(tmp_path, names):
+    with_slices(tmp_path)
+    for path in (meta_image(tmp_path, names, b""), nrrd_image(tmp_path, f"data file: {names}", b"")):
+        refused(path, "expected a pattern such as|expected a file a slice")
+        assert len(content_sha256(path)) == 64
+
+
+def test_a_slice_file_that_is_cut_short_is_refused(tmp_path):
+    with_slices(tmp_path)
+    (tmp_path / "slice1.raw").write_bytes(b"short")
+    refused(meta_image(tmp_path, "slice%d.raw 0 2 1", b""), r"expected 40 bytes .*, slice1\.raw holds 5")
+
+
+def test_standard_input_is_no_file_of_voxels(tmp_path):
+    (tmp_path / "-").write_bytes(VOXELS)
+    refused(nrrd_image(tmp_path, "data file: -", b""), "expected its voxels in -")
+
+
+def test_the_pair_of_files_of_analyze_and_nifti_is_refused(tmp_path):
+    (tmp_path / "scan.img").write_bytes(VOXELS)
+    for magic in (b"ni1\0", bytes(4)):
+        refused(nifti_image(tmp_path, at_344=("4s", magic)), r"expected NIfTI-1 in one file \(n\+1\)")
+    refused(nifti_image(tmp_path, "scan.hdr"), r"expected \.mha, .* found '\.hdr'")
+
+
+# Headers that say what cannot be
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"BinaryData": "False", "DimSize": "1200 1200 1200"}, "expected voxels in binary form"),
+        ({"HeaderSize": "5"}, "expected voxels right after the header"),
+        ({"HeaderSize": "-1"}, "expected voxels right after the header"),
+        ({"HeaderSize": "1e5"}, "expected a number of bytes in HeaderSize"),
+        ({"NDims": "11"}, "expected a 3-D volume, found NDims = 11"),
+        ({"NDims": "1000"}, "expected a 3-D volume, found NDims = 1000"),
+        ({"ElementNumberOfChannels": "100000000"}, "expected one number a voxel"),
+        ({"CompressedData": "True", "CompressedDataSize": "999999999999"}, "expected 999,999,999,999 compressed bytes"),
+        ({"CompressedData": "True", "CompressedDataSize": "9" * 5000}, "compressed bytes as its header declares"),
+        ({"k" * 499: "ElementDataFile = /etc/passwd"}, "expected a MetaImage header"),
+        ({"Comment": "x" * 40_000}, "expected a MetaImage header"),
+        ({"a\rElementDataFile": "/etc/passwd"}, "expected a MetaImage header"),
+        ({"ElementDataFile : /etc/passwd": "x"}, "expected a MetaImage header"),
+        ({"ElementSpacing": "500 700 900"}, "expected voxel sizes in mm"),  # 30 m³ to be resampled from 120 bytes
+    ],
+)
+def test_a_metaimage_header_that_means_mischief_is_refused_without_noise(tmp_path, fields, reason, capfd):
+    refused(meta_image(tmp_path, **fields), reason)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_key_that_a_header_has_twice_is_refused(tmp_path):
+    path = meta_image(tmp_path)
+    path.write_bytes(b"DimSize = 1200 1200 1200\n" + path.read_bytes())
+    refused(path, "found DimSize twice")
+    refused(nrrd_image(tmp_path, "encoding: gzip"), "found encoding twice")
+    refused(nrrd_image(tmp_path, "data file: voxels.raw\ndatafile: /etc/passwd"), "found datafile twice")
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        *(({"at_108": ("<f", value)}, "found vox_offset") for value in (float("nan"), float("inf"), -1e6, 0.0, 348.0)),
+        ({"at_72": ("<h", 1), "at_42": ("<3h", 1200, 1200, 1200)}, "found NIfTI datatype 4 with 1 bits"),
+        ({"at_70": ("<hh", 128, 24)}, "found NIfTI datatype 128 with 24 bits"),
+        ({"at_42": ("<3h", 1200, 1200, 1200)}, "expected 3,456,000,352 bytes of voxels as its header declares"),
+        ({"at_84": ("<f", float("nan"))}, "found NaN or infinity"),
+        ({"at_256": ("<f", float("nan"))}, "found NaN or infinity"),
+        ({"at_280": ("<f", float("inf"))}, "found NaN or infinity"),
+        ({"at_0": ("<i", 540)}, "expected a NIfTI-1 header"),
+    ],
+)
+@pytest.mark.parametrize("name", ["scan.nii", "scan.nii.gz"])
+def test_a_nifti_header_that_cannot_be_true_is_refused_without_noise(tmp_path, values, reason, name, capfd):
+    refused(nifti_image(tmp_path, name, **values), reason)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "text", "hex", "HEX", "bzip2", "bz2", "zrl", ""])
+def test_encodings_that_no_ct_has_are_refused_before_anything_is_allocated(tmp_path, encoding):
+    path = nrrd_image(tmp_path, encoding=encoding, sizes="1200 1200 1200")
+    refused(path, "expected NRRD with encoding raw or gzip")
+
+
+@pytest.mark.parametrize("more", ["byte skip: 1", "line skip: 1", "byte skip: -1"])
+def test_skipping_in_compressed_voxels_does_not_hide_their_size(tmp_path, more):
+    path = nrrd_image(tmp_path, more, gzip.compress(VOXELS), encoding="GZIP", sizes="1200 1200 1200")
+    refused(path, "found lines or bytes to skip")
+
+
+def test_voxels_at_the_end_of_a_file_are_read(tmp_path):
+    (tmp_path / "voxels.raw").write_bytes(b"some header" + VOXELS)
+    assert read_ct(nrrd_image(tmp_path, "byte skip: -1\ndata file: voxels.raw", b"")).hu.tobytes() == VOXELS
+    assert read_ct(meta_image(tmp_path, "voxels.raw", b"", HeaderSize="-1")).hu.tobytes() == VOXELS
+
+
+def test_content_of_another_format_is_not_read_by_its_reader(tmp_path):
+    path = meta_image(tmp_path, name="scan.mha")
+    for name in ("scan.nii", "scan.nrrd"):
+        (tmp_path / name).write_bytes(path.read_bytes())
+        refused(tmp_path / name, "expected a (NIfTI-1|NRRD) header")
