@@ -14,8 +14,8 @@ KILLED = (
     + """
 import contextlib, os, random, shutil, signal, time
 
-# What a hundred jobs would spend most of their time on, and has no part in what they leave: a process that reads scans,
-# which the scripted model does without, and waiting for the disk, which what was written does not need to outlive a kill.
+# What a hundred jobs would spend most of their time on, and has no part in what they leave: processes that read scans,
+# which the scripted model does without, and waiting for the disk, which outlives a kill also without.
 process.ReadingProcess = contextlib.nullcontext
 os.fsync = lambda _: None
 
