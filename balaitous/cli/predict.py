@@ -164,7 +164,7 @@ def check_run_options(
 
 def check_patient(age: float | None, sex: str | None) -> None:
     """Raise ValueError for an age or sex that no patient has, before anything is loaded."""
-    from balaitous.ct.patient import Patient, resolve
+    from balaitous.reading.patient import Patient, resolve
 
     resolve(Patient(), age=age, sex=sex)
 

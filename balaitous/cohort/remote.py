@@ -15,9 +15,9 @@ from pathlib import Path, PurePosixPath
 import fsspec
 from fsspec.core import url_to_fs
 
-from balaitous.ct.headers import MAXIMUM_HEADER_BYTES
 from balaitous.ct.volume import scan_name
 from balaitous.errors import BalaitousError, InputError
+from balaitous.reading.headers import MAXIMUM_HEADER_BYTES
 
 VOXEL_FILE = re.compile(rb"^(?:ElementDataFile\s*=|data ?file\s*:)[ \t]*(.*?)[ \t\r]*$", re.IGNORECASE | re.MULTILINE)
 PASSWORD = re.compile(r"(?<=://)([^/@:\s]*):[^/\s]*@")

@@ -13,10 +13,10 @@ from typing import Any
 from balaitous.cohort.remote import is_url
 from balaitous.cohort.scans import Scan
 from balaitous.cohort.table import Row, ScanTable, row_names
-from balaitous.ct.fingerprint import content_sha256
-from balaitous.ct.patient import Patient, read_sidecar, resolve
 from balaitous.ct.volume import scan_name
 from balaitous.errors import InputError
+from balaitous.reading.fingerprint import content_sha256
+from balaitous.reading.patient import Patient, read_sidecar, resolve
 
 HASHING_THREADS = 4  # files are often on a network, where several at a time come faster
 

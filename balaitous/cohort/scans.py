@@ -17,10 +17,10 @@ from pydicom.tag import Tag
 
 from balaitous.cohort.remote import is_url, reachable, shown
 from balaitous.ct.dicom import read_header
-from balaitous.ct.integrity import files_below
-from balaitous.ct.patient import Patient, resolve
 from balaitous.ct.volume import IMAGE_SUFFIXES
 from balaitous.errors import InputError
+from balaitous.reading.integrity import files_below
+from balaitous.reading.patient import Patient, resolve
 
 SCAN_ENDINGS = (*IMAGE_SUFFIXES, ".zip")
 STUDY_INSTANCE_UID = Tag("StudyInstanceUID")

@@ -29,10 +29,10 @@ from typing import TYPE_CHECKING, Any
 import balaitous
 from balaitous.cohort.processes import reader_died
 from balaitous.container.inputs import INPUTS_FILE, SCANS_FOLDER, Told, read_inputs
-from balaitous.ct.integrity import check_inside
 from balaitous.ct.plausibility import verdict
 from balaitous.errors import BalaitousError, InputError, explain
 from balaitous.files import remove_partials, write_together, write_whole
+from balaitous.reading.integrity import check_inside
 
 if TYPE_CHECKING:
     from balaitous.severity.pipeline import Balaitous, Prediction

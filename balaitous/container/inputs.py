@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from balaitous.ct.patient import Patient, resolve
 from balaitous.errors import InputError
+from balaitous.reading.patient import Patient, resolve
 
 INPUTS_FILE = "inputs.json"
 SCANS_FOLDER = "images/ct"

@@ -27,11 +27,11 @@ from pydicom.uid import (
     LegacyConvertedEnhancedCTImageStorage,
 )
 
-from balaitous.ct.integrity import check_inside, files_below
-from balaitous.ct.limits import SIZE_VARIABLE, in_time, maximum_voxels
-from balaitous.ct.patient import Patient, from_header
 from balaitous.ct.plausibility import DIRECTION_TOLERANCE
 from balaitous.errors import InputError
+from balaitous.reading.integrity import check_inside, files_below
+from balaitous.reading.limits import SIZE_VARIABLE, in_time, maximum_voxels
+from balaitous.reading.patient import Patient, from_header
 
 HEADER_TAGS: list[BaseTag | int] = [
     Tag(keyword)

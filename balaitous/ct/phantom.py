@@ -20,8 +20,8 @@ from scipy import ndimage
 from balaitous.ct.anatomy import STOMACH, Anatomy, paint_slice
 from balaitous.ct.lungs import LEFT, RIGHT
 from balaitous.ct.opacities import add_opacities, correlated_noise
-from balaitous.ct.patient import Patient
 from balaitous.ct.volume import CT, write_mha
+from balaitous.reading.patient import Patient
 
 DOT_MM3 = 1.0  # volume of the dots that vessels are made of
 

@@ -20,8 +20,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from balaitous.ct.limits import SIZE_VARIABLE, maximum_voxels
 from balaitous.errors import InputError, QualityError
+from balaitous.reading.limits import SIZE_VARIABLE, maximum_voxels
 
 Status = Literal["ok", "warn", "fail"]
 Range = tuple[float, float]

@@ -21,16 +21,16 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from balaitous.ct.archive import unpacked
 from balaitous.ct.dicom import select_series
-from balaitous.ct.headers import METAIMAGE_ENDINGS, NRRD_ENDINGS, locate_voxels
-from balaitous.ct.integrity import check_is_data, check_whole
-from balaitous.ct.limits import Deadline, maximum_voxels
-from balaitous.ct.patient import Patient, format_age, format_sex, from_header, read_sidecar
-from balaitous.ct.pixel_data import copy_slices
 from balaitous.ct.plausibility import FLOOR_HU, check_hounsfield, check_volume
 from balaitous.errors import InputError, MaskError, one_line
 from balaitous.memory import is_out_of_memory
+from balaitous.reading.archive import unpacked
+from balaitous.reading.headers import METAIMAGE_ENDINGS, NRRD_ENDINGS, locate_voxels
+from balaitous.reading.integrity import check_is_data, check_whole
+from balaitous.reading.limits import Deadline, maximum_voxels
+from balaitous.reading.patient import Patient, format_age, format_sex, from_header, read_sidecar
+from balaitous.reading.pixel_data import copy_slices
 
 IMAGE_SUFFIXES = (".mha", ".mhd", ".nii.gz", ".nii", ".nrrd", ".nhdr")
 SPACING_MM = (1.5, 1.5, 5.0)  # x, y, z: what the published networks were trained on

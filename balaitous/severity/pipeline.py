@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 
 import balaitous
 from balaitous.ct.lungs import AIR_HU
-from balaitous.ct.patient import Patient, resolve
 from balaitous.ct.plausibility import Check, verdict
 from balaitous.ct.volume import CT
 from balaitous.memory import memory_errors
@@ -44,6 +43,7 @@ from balaitous.networks.runtime import (
     use_allotted_cores,
 )
 from balaitous.provenance import Provenance, recorded_warnings, versions
+from balaitous.reading.patient import Patient, resolve
 from balaitous.severity.calibration import calibration_of, stored_in
 from balaitous.severity.features import label_crops, scan_features
 from balaitous.severity.heads import Heads, age_feature

@@ -17,11 +17,11 @@ import pandas as pd
 
 import balaitous
 from balaitous.cohort.scans import list_scans
-from balaitous.ct.fingerprint import content_sha256
 from balaitous.ct.volume import scan_name
 from balaitous.errors import InputError, explain
 from balaitous.evaluation.predictions import outcome_of, read_csv, some
 from balaitous.files import write_whole
+from balaitous.reading.fingerprint import content_sha256
 from balaitous.training.lung_cases import LungCase, kept_case, phantom_case, read_case
 from balaitous.training.lung_resume import digest
 

@@ -23,10 +23,10 @@ import balaitous
 from balaitous.cohort.run import Run
 from balaitous.cohort.scans import Scan, list_scans, scans_in
 from balaitous.cohort.table import Row
-from balaitous.ct.fingerprint import content_sha256
 from balaitous.ct.lungs import AIR_HU, WINDOW_HU
 from balaitous.errors import InputError
 from balaitous.files import replacing
+from balaitous.reading.fingerprint import content_sha256
 from balaitous.severity.pipeline import Balaitous, Prediction
 from balaitous.training.features import Keeper, begin_keeping
 

@@ -22,8 +22,8 @@ from scipy.special import expit
 
 from balaitous.ct.lungs import AIR_HU, LEFT, RIGHT
 from balaitous.ct.opacities import add_effusion, add_opacities
-from balaitous.ct.patient import Patient
 from balaitous.ct.volume import CT
+from balaitous.reading.patient import Patient
 from balaitous.training.lung_cases import LungCase, phantom_case, read_case
 from balaitous.training.stoic import write_stoic
 

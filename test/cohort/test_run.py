@@ -17,8 +17,8 @@ from balaitous.cohort.local import predict_scans
 from balaitous.cohort.run import Run
 from balaitous.cohort.scans import Scan, list_scans
 from balaitous.cohort.table import ScanTable, read_table
-from balaitous.ct.fingerprint import content_sha256
 from balaitous.ct.volume import write_mha
+from balaitous.reading.fingerprint import content_sha256
 from helpers.phantoms import small_chest
 from helpers.waiting import WAITING, pipe_of
 

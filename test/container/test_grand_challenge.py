@@ -21,10 +21,10 @@ from balaitous.container.grand_challenge import (
     run_job,
     write_json,
 )
-from balaitous.ct.patient import Patient, resolve
 from balaitous.errors import BalaitousError, InputError, NoLungError, WeightsError
 from balaitous.files import write_together
 from balaitous.provenance import Provenance
+from balaitous.reading.patient import Patient, resolve
 from balaitous.severity.pipeline import Prediction
 
 INPUTS = [

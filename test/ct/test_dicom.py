@@ -6,8 +6,8 @@ import pytest
 from pydicom.uid import EnhancedCTImageStorage, SecondaryCaptureImageStorage
 
 from balaitous.ct.dicom import select_series
-from balaitous.ct.patient import Patient
 from balaitous.errors import InputError
+from balaitous.reading.patient import Patient
 from helpers.dicom import CORONAL, hu_volume, write_series
 
 HU = hu_volume()

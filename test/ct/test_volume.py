@@ -13,9 +13,9 @@ import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balaitous.ct.patient import Patient
 from balaitous.ct.volume import read_ct, read_labels, scan_name, write_mha
 from balaitous.errors import InputError, MaskError
+from balaitous.reading.patient import Patient
 from helpers.dicom import CORONAL, write_series
 from helpers.images import HU, ORIENTATIONS, ORIGIN_MM, SPACING_MM, ct_of, image_of, in_stored_order, written
 

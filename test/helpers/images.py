@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from balaitous.ct.patient import Patient
 from balaitous.ct.volume import CT, read_ct
 from balaitous.errors import InputError
+from balaitous.reading.patient import Patient
 from helpers.dicom import hu_volume
 
 HU = hu_volume()

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from balaitous.ct.patient import Patient, resolve
+from balaitous.reading.patient import Patient, resolve
 
 
 class ScriptedModel:

@@ -60,7 +60,7 @@ def test_a_zip_that_declares_more_than_the_limit_or_too_many_files_is_refused(tm
     monkeypatch.setenv("BALAITOUS_MAX_GIB", "0.03")
     refused(path, r"expected at most 0\.03 GiB in the zip, it declares 0\.1 GiB; .*raise BALAITOUS_MAX_GIB")
     monkeypatch.delenv("BALAITOUS_MAX_GIB")
-    monkeypatch.setattr("balaitous.ct.archive.MAXIMUM_LISTING_BYTES", 20)
+    monkeypatch.setattr("balaitous.reading.archive.MAXIMUM_LISTING_BYTES", 20)
     refused(path, "its list of members takes more than 20 bytes")
 
 

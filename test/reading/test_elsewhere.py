@@ -9,9 +9,9 @@ import pytest
 from balaitous.cohort.scans import list_scans
 from balaitous.container.grand_challenge import find_cases
 from balaitous.ct.dicom import select_series
-from balaitous.ct.fingerprint import content_sha256
 from balaitous.ct.volume import read_ct
 from balaitous.errors import InputError
+from balaitous.reading.fingerprint import content_sha256
 from helpers.dicom import write_series
 from helpers.headers import VOXELS, meta_image, nrrd_image, with_slices
 from helpers.images import HU, refused

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from balaitous.ct.fingerprint import content_sha256
 from balaitous.ct.volume import read_ct
+from balaitous.reading.fingerprint import content_sha256
 from helpers import PHANTOM
 from helpers.dicom import hu_volume, write_series
 
@@ -83,5 +83,5 @@ def test_a_file_that_is_not_there_is_an_error(tmp_path):
 
 
 def test_it_needs_neither_pytorch_nor_simpleitk():
-    program = "import sys, balaitous.ct.fingerprint; print({'torch', 'SimpleITK', 'pandas'} & set(sys.modules))"
+    program = "import sys, balaitous.reading.fingerprint; print({'torch', 'SimpleITK', 'pandas'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "set()\n"

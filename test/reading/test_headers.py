@@ -11,9 +11,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from balaitous.ct.fingerprint import content_sha256
 from balaitous.ct.volume import read_ct
 from balaitous.errors import InputError
+from balaitous.reading.fingerprint import content_sha256
 from fuzz import nifti
 from helpers.headers import VOXELS, meta_image, nifti_image, nrrd_image, with_slices
 from helpers.images import image_of, refused, written

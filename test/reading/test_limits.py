@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from balaitous.ct import limits
-from balaitous.ct.limits import in_time
 from balaitous.ct.volume import read_ct
 from balaitous.errors import InputError
+from balaitous.reading import limits
+from balaitous.reading.limits import in_time
 from helpers import ROOT
 from helpers.dicom import write_series
 from helpers.headers import make_bomb, meta_image, nifti_image
@@ -52,7 +52,7 @@ def test_bombs_take_little_memory(tmp_path):
 def test_voxels_that_inflate_to_more_than_the_header_declares_are_refused_at_once(tmp_path, kind, monkeypatch):
     read = []
     monkeypatch.setattr(
-        "balaitous.ct.integrity.in_time", lambda chunks: (read.append(len(each)) or each for each in chunks)
+        "balaitous.reading.integrity.in_time", lambda chunks: (read.append(len(each)) or each for each in chunks)
     )
     refused(make_bomb(tmp_path, kind), "bytes of voxels as its header declares, found more")
 

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balaitous.ct.patient import (
+from balaitous.ct.volume import read_ct
+from balaitous.errors import InputError
+from balaitous.reading.patient import (
     DEFAULT_AGE_YEARS,
     DEFAULT_SEX,
     Patient,
@@ -20,8 +22,6 @@ from balaitous.ct.patient import (
     read_sidecar,
     resolve,
 )
-from balaitous.ct.volume import read_ct
-from balaitous.errors import InputError
 from helpers.headers import meta_image
 from helpers.images import refused
 

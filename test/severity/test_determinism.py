@@ -17,10 +17,10 @@ from balaitous import Balaitous
 from balaitous.cli import main
 from balaitous.cohort.local import predict_scans
 from balaitous.cohort.scans import Scan
-from balaitous.ct.fingerprint import content_sha256
 from balaitous.ct.volume import read_ct
 from balaitous.networks.runtime import Chunker
 from balaitous.provenance import PACKAGES, recorded_warnings
+from balaitous.reading.fingerprint import content_sha256
 from balaitous.severity.heads import Heads
 from helpers import ROOT
 from helpers.dicom import write_series

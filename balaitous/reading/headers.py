@@ -22,8 +22,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
-from balaitous.ct.integrity import GZIP_MAGIC, StoredVoxels, check_inside
 from balaitous.errors import InputError
+from balaitous.reading.integrity import GZIP_MAGIC, StoredVoxels, check_inside
 
 METAIMAGE_ENDINGS, NRRD_ENDINGS = (".mha", ".mhd"), (".nrrd", ".nhdr")
 MAXIMUM_HEADER_BYTES = 2**20

@@ -2,7 +2,7 @@
 
 SimpleITK does not notice: a MetaImage or NIfTI file whose compressed voxels are cut short or damaged comes back as an
 image full of garbage, without an exception, and a header may ask for more memory than the machine has. So the stored
-voxels are located from the header (`balaitous.ct.headers`), compared with the file's size, and compressed ones are
+voxels are located from the header (`balaitous.reading.headers`), compared with the file's size, and compressed ones are
 inflated once against their checksum (about 0.3 s for a thin-slice chest CT, a small constant amount of memory).
 """
 
@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from balaitous.ct.limits import in_time
 from balaitous.errors import InputError
+from balaitous.reading.limits import in_time
 
 CHUNK_BYTES = 2**20
 MAXIMUM_DEPTH = 50  # folders in each other; what goes through all of them at every level takes the square of that
@@ -107,7 +107,7 @@ def check_whole(voxels: StoredVoxels, expected_bytes: int) -> None:
 
     Parameters
     ----------
-    voxels : from `balaitous.ct.headers.locate_voxels`
+    voxels : from `balaitous.reading.headers.locate_voxels`
     expected_bytes : size of the voxels before compression, from `StoredVoxels.offset` on
     """
     for file, length in zip(voxels.files, voxels.lengths, strict=True):

@@ -1,7 +1,7 @@
 """What reading one scan may take, so that no file, however it was made, fills the machine or holds it for ever.
 
 Sizes are known from headers before anything is allocated: they are compared with the file that declares them (in
-`balaitous.ct.integrity`) and with these limits. Whoever has larger scans or slower disks raises them in the
+`balaitous.reading.integrity`) and with these limits. Whoever has larger scans or slower disks raises them in the
 environment:
 
 ========================  =======  ====================================================================================

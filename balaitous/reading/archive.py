@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from balaitous.ct.integrity import MAXIMUM_DEPTH
-from balaitous.ct.limits import SIZE_VARIABLE, in_time, maximum_bytes
 from balaitous.errors import InputError
+from balaitous.reading.integrity import MAXIMUM_DEPTH
+from balaitous.reading.limits import SIZE_VARIABLE, in_time, maximum_bytes
 
 MAXIMUM_LISTING_BYTES = 2**23  # the list of members: some 70,000 of them
 METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}  # zipfile bounds no other one's memory

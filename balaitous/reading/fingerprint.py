@@ -7,9 +7,9 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from balaitous.ct.headers import METAIMAGE_ENDINGS, NRRD_ENDINGS, locate_voxels
-from balaitous.ct.integrity import files_below
 from balaitous.errors import InputError
+from balaitous.reading.headers import METAIMAGE_ENDINGS, NRRD_ENDINGS, locate_voxels
+from balaitous.reading.integrity import files_below
 
 DICOM_MARK = b"DICM"  # after a preamble of 128 bytes (PS3.10, 7.1); files without it are not read as DICOM either
 

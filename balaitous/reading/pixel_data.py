@@ -24,9 +24,9 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.tag import Tag
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
-from balaitous.ct.integrity import DEFLATE_MAXIMUM_RATIO
-from balaitous.ct.limits import in_time
 from balaitous.errors import InputError
+from balaitous.reading.integrity import DEFLATE_MAXIMUM_RATIO
+from balaitous.reading.limits import in_time
 
 IMAGE_TAGS = [
     Tag(keyword)
