@@ -58,7 +58,7 @@ trap 'docker rm --force --volumes $server >/dev/null 2>&1 || true
   docker network rm $network >/dev/null
   docker volume rm --force $output $cohort $trained $submitted $jobs $served_input $served_output >/dev/null' EXIT
 "${python[@]}" --volume "$jobs:/output" "$image" /test/container/invoke_jobs.py make /output
-"${python[@]}" --volume "$jobs:/output" "$image" -m balaitous.ct.phantom --seed 9 --spacing 2.5 2.5 5 \
+"${python[@]}" --volume "$jobs:/output" "$image" -m balaitous.synthetic.phantom --seed 9 --spacing 2.5 2.5 5 \
   --out /output/drawn/input/images/ct/drawn.mha
 for name in phantom drawn; do
   docker run --rm $gpu "${today[@]}" --volume "$jobs:/output" "$image" "/output/$name/input" "/output/$name/expected"

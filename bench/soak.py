@@ -27,8 +27,8 @@ from statistics import median
 from typing import Any
 
 from balaitous.container.grand_challenge import PROBABILITY_FILES
-from balaitous.ct.phantom import make_phantom
 from balaitous.ct.volume import write_mha
+from balaitous.synthetic.phantom import make_phantom
 
 ROOT = Path(__file__).parent.parent
 SEEDS = (1, 2, 3, 4)

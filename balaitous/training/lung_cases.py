@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from balaitous.ct.lungs import AIR_HU, LEFT, RIGHT
-from balaitous.ct.opacities import add_effusion, add_opacities
 from balaitous.errors import InputError, MaskError, NoLungError
 from balaitous.files import write_whole
+from balaitous.synthetic.opacities import add_effusion, add_opacities
 
 if TYPE_CHECKING:
     from balaitous.ct.volume import CT
@@ -143,7 +143,7 @@ def slices_within(chosen: slice, ct: CT, resampled: CT) -> NDArray[np.bool_]:
 
 def phantom_case(seed: int) -> LungCase:
     """A phantom without lesions, labels exact."""
-    from balaitous.ct.phantom import make_phantom
+    from balaitous.synthetic.phantom import make_phantom
 
     phantom = make_phantom(seed)
     return LungCase(phantom.ct.name, phantom.ct.hu, phantom.lungs, phantom.ct.spacing_mm, real=False)

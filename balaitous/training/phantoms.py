@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from balaitous.ct.phantom import make_phantom
 from balaitous.ct.volume import CT
+from balaitous.synthetic.phantom import make_phantom
 from balaitous.training.stoic import write_stoic
 from balaitous.training.synthetic import draw_burden, draw_severe
 

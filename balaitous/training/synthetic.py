@@ -21,9 +21,9 @@ from scipy import ndimage
 from scipy.special import expit
 
 from balaitous.ct.lungs import AIR_HU, LEFT, RIGHT
-from balaitous.ct.opacities import add_effusion, add_opacities
 from balaitous.ct.volume import CT
 from balaitous.reading.patient import Patient
+from balaitous.synthetic.opacities import add_effusion, add_opacities
 from balaitous.training.lung_cases import LungCase, phantom_case, read_case
 from balaitous.training.stoic import write_stoic
 

@@ -29,7 +29,7 @@ def make(jobs: Path) -> None:
     for name in set(PLAN):
         (jobs / name / "input/images/ct").mkdir(parents=True)
     shutil.copy(PHANTOM, jobs / "phantom/input/images/ct")
-    (jobs / "drawn/input/inputs.json").write_text(json.dumps(TOLD))  # its scan: balaitous.ct.phantom
+    (jobs / "drawn/input/inputs.json").write_text(json.dumps(TOLD))  # its scan: balaitous.synthetic.phantom
     (jobs / "none/input/images/ct/none.mha").write_text("not an image")
 
 

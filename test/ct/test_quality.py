@@ -20,12 +20,12 @@ from balaitous.cohort.scans import Scan
 from balaitous.cohort.table import ScanTable, checks_of
 from balaitous.container.grand_challenge import Case, open_output, predict_cases
 from balaitous.ct.lungs import LEFT, RIGHT
-from balaitous.ct.phantom import make_phantom
 from balaitous.ct.plausibility import LIMITS, Check, judge, refuse, verdict
 from balaitous.ct.quality import blood_hu, check_lungs, check_scan, largest_jump
 from balaitous.ct.volume import read_ct, write_mha
 from balaitous.errors import InputError, QualityError
 from balaitous.severity.preparation import prepare
+from balaitous.synthetic.phantom import make_phantom
 from helpers import ROOT
 from helpers.phantoms import small_chest
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from balaitous.ct.phantom import make_phantom
 from balaitous.ct.volume import CT, read_ct, write_mha
+from balaitous.synthetic.phantom import make_phantom
 from helpers import PHANTOM
 
 

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from balaitous import Balaitous
-from balaitous.ct.phantom import make_phantom
+from balaitous.synthetic.phantom import make_phantom
 
 HERE = Path(__file__).parent
 PHANTOM = {"seed": 7, "spacing_mm": (2.5, 2.5, 5.0), "lesion_ml": 600.0, "sex": 1.0}  # ../images/README.md

@@ -36,7 +36,7 @@ def test_every_stage_on_the_phantom_has_its_golden_values(prediction):
 
 
 def test_the_lung_mask_is_the_phantom_s_lung(prediction):
-    """The phantom is made by balaitous.ct.phantom, which knows its lungs voxel by voxel."""
+    """The phantom is made by balaitous.synthetic.phantom, which knows its lungs voxel by voxel."""
     assert prediction.lung_volume_litres == pytest.approx(GOLDEN["true_lung_volume_litres"], rel=0.05)
 
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balaitous.ct.opacities import add_effusion, add_opacities
-from balaitous.ct.phantom import Phantom, main, make_phantom
 from balaitous.ct.volume import read_ct
+from balaitous.synthetic.opacities import add_effusion, add_opacities
+from balaitous.synthetic.phantom import Phantom, main, make_phantom
 from helpers import PHANTOM
 
 COARSE_MM = (4.0, 4.0, 8.0)

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from balaitous.ct.lungs import LEFT, RIGHT
-from balaitous.ct.phantom import make_phantom
 from balaitous.ct.volume import read_ct, write_mha
+from balaitous.synthetic.phantom import make_phantom
 from balaitous.training.lung_cases import LungCase
 from balaitous.training.mini import COHORTS, HOSTS, HOSTS_HELD_OUT, LUNG_SCANS, write_lists
 from balaitous.training.stoic import read_stoic

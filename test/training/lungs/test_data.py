@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balaitous.ct.phantom import make_phantom
 from balaitous.ct.volume import CT, SPACING_MM, read_ct, resample, write_mha
 from balaitous.errors import InputError, MaskError, NoLungError
+from balaitous.synthetic.phantom import make_phantom
 from balaitous.training.lung_cases import IGNORE, mask_labels, read_case, slices_within
 from balaitous.training.lung_data import list_lung_scans, prepare, unsure_of
 

@@ -18,12 +18,12 @@ from safetensors.torch import load_file
 
 from balaitous.cli import main
 from balaitous.ct.lungs import UNET_GRID, body_box, body_crops
-from balaitous.ct.phantom import make_phantom
 from balaitous.ct.volume import write_mha
 from balaitous.errors import WeightsError
 from balaitous.files import write_whole
 from balaitous.networks.unet import UNet
 from balaitous.severity.features import windowed
+from balaitous.synthetic.phantom import make_phantom
 from balaitous.training.lung_cases import (
     IGNORE,
     LungCase,

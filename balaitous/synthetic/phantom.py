@@ -1,10 +1,10 @@
 """Synthetic chest CT in Hounsfield units, with lungs and lesions that are known exactly: for tests, demo and training.
 
-    python -m balaitous.ct.phantom --seed 7 --spacing 2.5 2.5 5 --lesions-ml 600 --out test/images/ct/phantom.mha
+    python -m balaitous.synthetic.phantom --seed 7 --spacing 2.5 2.5 5 --lesions-ml 600 --out test/images/ct/phantom.mha
 
-An anatomy is drawn from the seed and painted slice by slice (`ct/anatomy.py`), vessels are grown as a tree, opacities
-are put in (`ct/opacities.py`), and the scanner adds its blur and noise. No real scan went into it, so it is free of
-patients and of their licences; it looks like a chest, and is not one.
+An anatomy is drawn from the seed and painted slice by slice (`anatomy.py`), vessels are grown as a tree, opacities are
+put in (`opacities.py`), and the scanner adds its blur and noise. No real scan went into it, so it is free of patients
+and of their licences; it looks like a chest, and is not one.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from balaitous.ct.anatomy import STOMACH, Anatomy, paint_slice
 from balaitous.ct.lungs import LEFT, RIGHT
-from balaitous.ct.opacities import add_opacities, correlated_noise
 from balaitous.ct.volume import CT, write_mha
 from balaitous.reading.patient import Patient
+from balaitous.synthetic.anatomy import STOMACH, Anatomy, paint_slice
+from balaitous.synthetic.opacities import add_opacities, correlated_noise
 
 DOT_MM3 = 1.0  # volume of the dots that vessels are made of
 
