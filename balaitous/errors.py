@@ -6,12 +6,6 @@ and what to do, on one line.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from balaitous.ct.plausibility import Check
-
 MAXIMUM_MESSAGE = 1200  # characters: its beginning and its end, which says what to do
 
 
@@ -35,23 +29,20 @@ class MaskError(InputError):
     """A mask cannot be used: not readable, on another grid than its CT, or with other labels than expected."""
 
 
-class QualityError(InputError):
-    """The image was read, but it is not fit for an answer.
-
-    Attributes
-    ----------
-    checks : what was measured, as `balaitous.ct.plausibility.Check`
-    """
-
-    def __init__(self, message: str, checks: Sequence[Check] = ()) -> None:
-        super().__init__(message)  # the message alone: so it survives the way out of a process
-        self.checks = tuple(checks)
-
-
 class WeightsError(BalaitousError):
     """Weights are missing, or are not what they claim to be (hash, keys, shapes)."""
 
     exit_code = 4
+
+
+def exit_code_of(kind: str) -> int:
+    """The exit code of an error that is known by its class's name, as in tables: 1 of one that nobody expected."""
+    kinds: list[type[BalaitousError]] = [BalaitousError]
+    for each in kinds:  # grows as it goes
+        if each.__name__ == kind:
+            return each.exit_code
+        kinds += each.__subclasses__()
+    return 1
 
 
 def one_line(text: str) -> str:

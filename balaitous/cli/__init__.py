@@ -108,7 +108,7 @@ def published_form(
             raise UsageError(f"--path stands alone. Use `balaitous {context.invoked_subcommand} {path}` instead.")
         with usage_errors():
             check_patient(age, sex)
-        from balaitous.ct.plausibility import verdict
+        from balaitous.checks import verdict
         from balaitous.severity.pipeline import Balaitous
 
         model = Balaitous()

@@ -14,10 +14,8 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from balaitous import errors
 from balaitous.cli.console import (
     EXIT_SOME_FAILED,
-    EXIT_UNEXPECTED,
     Age,
     Device,
     Interrupted,
@@ -36,6 +34,7 @@ from balaitous.cli.console import (
     usage_errors,
 )
 from balaitous.cli.info import bundle_facts
+from balaitous.errors import exit_code_of
 from balaitous.files import write_whole
 from balaitous.provenance import versions
 
@@ -139,7 +138,7 @@ def predict(
     if len(scans) > 1:
         show_summary(run.summary())
     elif failed:
-        fail(failed[0]["error"], exit_code_of(failed[0]))
+        fail(failed[0]["error"], exit_code_of(failed[0]["error_kind"]))
     if failed:
         fail(f"{len(failed)} of {len(scans)} scans failed, the others are done; see column 'error'.", EXIT_SOME_FAILED)
 
@@ -167,11 +166,6 @@ def check_patient(age: float | None, sex: str | None) -> None:
     from balaitous.reading.patient import Patient, resolve
 
     resolve(Patient(), age=age, sex=sex)
-
-
-def exit_code_of(row: Row) -> int:
-    """The exit code that belongs to a failed row's kind of error."""
-    return getattr(getattr(errors, row["error_kind"], None), "exit_code", EXIT_UNEXPECTED)
 
 
 def show_rows(rows: Sequence[Row]) -> None:

@@ -12,15 +12,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from balaitous.checks import check_value, verdict
 from balaitous.cohort.remote import shown
-from balaitous.ct.plausibility import judge, verdict
+from balaitous.ct.quality_limits import LIMITS
 from balaitous.ct.volume import scan_name
 from balaitous.errors import BalaitousError, explain
 from balaitous.files import write_whole
 
 if TYPE_CHECKING:
+    from balaitous.checks import Check
     from balaitous.cohort.scans import Scan
-    from balaitous.ct.plausibility import Check
     from balaitous.severity.pipeline import Prediction
 
 Row = dict[str, Any]
@@ -114,7 +115,7 @@ def quality_of(checks: Iterable[Check]) -> Row:
 
 def checks_of(row: Row) -> list[Check]:
     """The checks that a row tells of: the same value, the same check."""
-    return [judge(name, value) for name, value in json.loads(row["quality_values"] or "{}").items()]
+    return [check_value(name, value, LIMITS[name]) for name, value in json.loads(row["quality_values"] or "{}").items()]
 
 
 def in_a_line(value: Any) -> Any:

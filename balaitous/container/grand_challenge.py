@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import balaitous
+from balaitous.checks import verdict
 from balaitous.cohort.processes import reader_died
 from balaitous.container.inputs import INPUTS_FILE, SCANS_FOLDER, Told, read_inputs
-from balaitous.ct.plausibility import verdict
 from balaitous.errors import BalaitousError, InputError, explain
 from balaitous.files import remove_partials, write_together, write_whole
 from balaitous.reading.integrity import check_inside

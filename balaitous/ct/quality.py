@@ -1,4 +1,4 @@
-"""What is measured of a chest CT to see whether it is fit for an answer; `balaitous.ct.plausibility` has the limits.
+"""What is measured of a chest CT to see whether it is fit for an answer; `balaitous.ct.quality_limits` has the limits.
 
 `check_scan` looks at a CT as it was read, before anything is computed from it; `check_lungs` at the lungs that were
 found in it. How the patient lies is not checked: the method averages over slices and over the flip back to front.
@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from balaitous.checks import Check, check_value
 from balaitous.ct.lungs import LEFT, RIGHT, TISSUE_THRESHOLD_HU
-from balaitous.ct.plausibility import FLOOR_HU, Check, judge
+from balaitous.ct.plausibility import FLOOR_HU
+from balaitous.ct.quality_limits import LIMITS
 
 if TYPE_CHECKING:
     from balaitous.ct.volume import CT
@@ -64,7 +66,7 @@ def check_scan(ct: CT) -> tuple[Check, ...]:
         "soft_tissue_peak": peak(counts, *TISSUE_HU),
         "dense_share": 100 * dense / body if body else None,
     }
-    return tuple(judge(name, value) for name, value in measured.items())
+    return tuple(check_value(name, value, LIMITS[name]) for name, value in measured.items())
 
 
 def histogram(hu: NDArray) -> NDArray[np.int64]:
@@ -137,7 +139,7 @@ def check_lungs(ct: CT, labels: NDArray[np.uint8], volume_litres: float) -> tupl
         "mediastinum": blood_hu(hu, labels[box], voxel_ml),
         "metal": voxel_ml * np.count_nonzero(ct.hu[box[0], :, box[2]] > METAL_ABOVE_HU),
     }
-    return tuple(judge(name, value) for name, value in measured.items())
+    return tuple(check_value(name, value, LIMITS[name]) for name, value in measured.items())
 
 
 def blood_hu(hu: NDArray, labels: NDArray[np.uint8], voxel_ml: float) -> float | None:

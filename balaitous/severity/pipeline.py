@@ -25,8 +25,8 @@ import torch
 from numpy.typing import NDArray
 
 import balaitous
+from balaitous.checks import Check, verdict
 from balaitous.ct.lungs import AIR_HU
-from balaitous.ct.plausibility import Check, verdict
 from balaitous.ct.volume import CT
 from balaitous.memory import memory_errors
 from balaitous.networks.int8 import Int8Store, load_int8

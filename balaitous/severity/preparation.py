@@ -13,14 +13,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from balaitous.checks import Check, refuse
 from balaitous.ct.lungs import Box, body_crops, lung_view, volume_labels
-from balaitous.ct.plausibility import Check, refuse
 from balaitous.ct.quality import check_lungs, check_scan
 from balaitous.ct.volume import CT, SPACING_MM, read_ct, resample
 from balaitous.errors import NoLungError
 from balaitous.memory import memory_errors
 from balaitous.reading.fingerprint import content_sha256
 
+EXPECTED = "a whole chest CT"
 VOXEL_LITRES = float(np.prod(SPACING_MM)) / 1e6
 
 
@@ -89,7 +90,7 @@ def prepare(scan: str | Path | CT, series: str | None = None, strict: bool = Fal
         ct, fingerprint = (scan, None) if isinstance(scan, CT) else (read_ct(scan, series=series), content_sha256(scan))
         spacing_mm, slices, hu_range = ct.spacing_mm, len(ct.hu), (ct.hu.min().item(), ct.hu.max().item())
         checks = check_scan(ct)
-        refuse(ct.path or ct.name, checks, strict)
+        refuse(ct.path or ct.name, EXPECTED, checks, strict)
         read = time.perf_counter()
         del scan  # the native volume is the largest thing in memory: let it go once it is resampled
         ct = resample(ct, SPACING_MM)  # step 3
@@ -124,7 +125,7 @@ def view_lungs(prepared: Prepared, crop_labels: NDArray[np.uint8], strict: bool 
         raise NoLungError(f"{error} in {what}. Is it a chest CT in Hounsfield units?") from None
     litres = lung_voxels * VOXEL_LITRES
     checks = (*prepared.checks, *check_lungs(ct, labels, litres))
-    refuse(ct.path or ct.name, checks, strict)
+    refuse(ct.path or ct.name, EXPECTED, checks, strict)
     return LungView(image, mask, litres, checks, time.perf_counter() - start)
 
 

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from balaitous.checks import Check, QualityError, check_value, refuse, verdict
 from balaitous.cli import main
 from balaitous.cohort.local import predict_scan
 from balaitous.cohort.run import Run
@@ -20,10 +21,10 @@ from balaitous.cohort.scans import Scan
 from balaitous.cohort.table import ScanTable, checks_of
 from balaitous.container.grand_challenge import Case, open_output, predict_cases
 from balaitous.ct.lungs import LEFT, RIGHT
-from balaitous.ct.plausibility import LIMITS, Check, judge, refuse, verdict
 from balaitous.ct.quality import blood_hu, check_lungs, check_scan, largest_jump
+from balaitous.ct.quality_limits import LIMITS
 from balaitous.ct.volume import read_ct, write_mha
-from balaitous.errors import InputError, QualityError
+from balaitous.errors import InputError
 from balaitous.severity.preparation import prepare
 from balaitous.synthetic.phantom import make_phantom
 from helpers import ROOT
@@ -216,8 +217,8 @@ def test_blood_is_looked_for_between_two_lungs_only(chest):
 
 @given(NAMES, VALUES)
 def test_a_recorded_value_is_judged_again_as_it_was(name, value):
-    check = judge(name, value)
-    assert judge(name, check.value) == check
+    check = check_value(name, value, LIMITS[name])
+    assert check_value(name, check.value, LIMITS[name]) == check
     assert Check(**json.loads(json.dumps(asdict(check), allow_nan=False))) == check
 
 
@@ -226,9 +227,9 @@ def test_the_farther_from_what_is_expected_the_worse(name, step, more):
     low, high = LIMITS[name].ok
     for edge, away in ((low, -1), (high, 1)):
         if math.isfinite(edge):
-            near, far = (judge(name, edge + away * distance) for distance in (step, step + more))
+            near, far = (check_value(name, edge + away * distance, LIMITS[name]) for distance in (step, step + more))
             assert RANK[near.status] <= RANK[far.status]
-            assert judge(name, edge).status == "ok"
+            assert check_value(name, edge, LIMITS[name]).status == "ok"
 
 
 @pytest.mark.parametrize("name", LIMITS)
@@ -243,24 +244,28 @@ def test_every_limit_that_can_be_passed_says_what_it_means_and_what_to_do(name):
     assert passable == {"low": bool(limits.low), "high": bool(limits.high)}
     for value, meaning in ((low - 1000, limits.low), (high + 1000, limits.high)):
         if meaning:
-            message = judge(name, value).message
+            message = check_value(name, value, LIMITS[name]).message
             assert re.match(rf"{re.escape(limits.subject)}: -?[\d.]+ ?{limits.unit}, expected at \w+ .*: ", message)
             assert message.endswith(meaning)
 
 
 def test_a_failed_check_is_refused_a_warning_only_if_strict():
-    fine, warned, failed = judge("slices", 60), judge("slices", 12), judge("lung_volume", 0.01)
-    refuse("scan", [fine, warned])
+    fine, warned, failed = (
+        check_value("slices", 60, LIMITS["slices"]),
+        check_value("slices", 12, LIMITS["slices"]),
+        check_value("lung_volume", 0.01, LIMITS["lung_volume"]),
+    )
+    refuse("scan", "a whole chest CT", [fine, warned])
     with pytest.raises(QualityError, match=r"^scan: expected a whole chest CT, found axial slices: 12, .* strict"):
-        refuse("scan", [fine, warned], strict=True)
+        refuse("scan", "a whole chest CT", [fine, warned], strict=True)
     with pytest.raises(QualityError, match=r"found lung volume: 0\.01 l, expected at least 1\.5: .*; axial slices: 12"):
-        refuse("scan", [fine, warned, failed])
+        refuse("scan", "a whole chest CT", [fine, warned, failed])
     assert verdict([]) == {"quality": None, "quality_notes": None, "checks": []}
     assert verdict([fine])["quality"] == "ok"
 
 
 def test_a_refusal_keeps_its_checks_on_the_way_out_of_a_process():
-    error = QualityError("scan: no chest", [judge("slices", 3)])
+    error = QualityError("scan: no chest", [check_value("slices", 3, LIMITS["slices"])])
     again = pickle.loads(pickle.dumps(error))
     assert (str(again), again.checks) == (str(error), error.checks)
 
