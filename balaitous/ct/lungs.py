@@ -1,4 +1,4 @@
-"""Lung labels of a CT volume, their cleaning, and the crops around them: steps 4 to 8 of the method.
+"""Lung labels of a CT volume, and their cleaning: steps 4 and 6 of the severity method.
 
 Arrays are (Z, Y, X) in LPS order, labels 0 background, 1 right lung, 2 left lung.
 
@@ -16,8 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from balaitous.errors import NoLungError
-
 AIR_HU = -1024
 WINDOW_HU = (-1024, 600)  # what both kinds of network see
 RIGHT, LEFT = 1, 2
@@ -29,7 +27,6 @@ UNET_GRID = 256
 TISSUE_THRESHOLD_HU = -100  # a 2-D component whose 5th percentile is above this holds no air: not lung
 TISSUE_PERCENTILE = 5
 SMALLEST_MERGED_VOXELS = 3
-Z_MARGIN = 0.1  # fraction of the lung's slices left out at either end
 
 ALL_NEIGHBOURS_2D = np.ones((3, 3), bool)
 ALL_NEIGHBOURS_3D = np.ones((3, 3, 3), bool)
@@ -227,73 +224,3 @@ def clean_lungs(hu: NDArray, labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
             if np.percentile(axial_hu[box][part], TISSUE_PERCENTILE) > TISSUE_THRESHOLD_HU:
                 axial_mask[box][part] = False
     return mask
-
-
-# --- steps 6 to 8 together -------------------------------------------------------------------------------------------
-
-
-def lung_view(hu: NDArray, labels: NDArray[np.uint8]) -> tuple[NDArray, NDArray[np.bool_], int]:
-    """What the encoders look at: image in HU and lung mask, both (Z', 224, 224), and the lung's voxels in all.
-
-    Parameters
-    ----------
-    hu, labels : (Z, Y, X)
-
-    Raises
-    ------
-    NoLungError : if no lung, or too little of it, is found
-    """
-    mask = clean_lungs(hu, labels)
-    if not mask.any():
-        raise NoLungError("no lung found")
-    image, view = crop_in_plane(hu, mask)
-    kept = lung_slices(view)
-    return np.ascontiguousarray(image[kept]), np.ascontiguousarray(view[kept]), int(mask.sum())
-
-
-# --- steps 7 and 8: crops --------------------------------------------------------------------------------------------
-
-
-def crop_in_plane(hu: NDArray, mask: NDArray[np.bool_], size: int = 224) -> tuple[NDArray, NDArray[np.bool_]]:
-    """Cut or pad Y, then X, to `size` voxels: cut around the middle of the lung, pad evenly with air (odd voxel last).
-
-    Parameters
-    ----------
-    hu, mask : (Z, Y, X); the mask must not be empty
-    """
-    for axis in (1, 2):
-        found = hu.shape[axis]
-        if found > size:
-            lung = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
-            half = size // 2
-            centre = int(np.clip((lung[0] + lung[-1]) // 2, half, found - half))
-            window = [slice(None)] * 3
-            window[axis] = slice(centre - half, centre + half)
-            hu, mask = hu[tuple(window)], mask[tuple(window)]
-        elif found < size:
-            pad = [(0, 0)] * 3
-            pad[axis] = ((size - found) // 2, (size - found + 1) // 2)
-            hu, mask = np.pad(hu, pad, constant_values=AIR_HU), np.pad(mask, pad)
-    return hu, mask
-
-
-def lung_slices(mask: NDArray[np.bool_]) -> slice:
-    """The axial slices the method looks at: the lung's, without the last one and without 10 % at either end.
-
-    Parameters
-    ----------
-    mask : (Z, Y, X)
-
-    Raises
-    ------
-    NoLungError : if that leaves no slice
-    """
-    found = np.flatnonzero(mask.any(axis=(1, 2)))
-    if len(found) == 0:
-        raise NoLungError("no lung found")
-    first, last = int(found[0]), int(found[-1])
-    count = last - first  # the last slice with lung is left out, as in the published method
-    start, stop = int(count * Z_MARGIN), int(count * (1 - Z_MARGIN))
-    if stop <= start:
-        raise NoLungError(f"lung found in {len(found)} slice(s) of 5 mm only, at least 3 are needed")
-    return slice(first + start, first + stop)

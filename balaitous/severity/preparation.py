@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from balaitous.checks import Check, refuse
-from balaitous.ct.lungs import Box, body_crops, lung_view, volume_labels
+from balaitous.ct.lungs import Box, body_crops, volume_labels
 from balaitous.ct.quality import check_lungs, check_scan
 from balaitous.ct.volume import CT, SPACING_MM, read_ct, resample
 from balaitous.errors import NoLungError
 from balaitous.memory import memory_errors
 from balaitous.reading.fingerprint import content_sha256
+from balaitous.severity.crops import lung_view
 
 EXPECTED = "a whole chest CT"
 VOXEL_LITRES = float(np.prod(SPACING_MM)) / 1e6

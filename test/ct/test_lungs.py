@@ -15,15 +15,13 @@ from balaitous.ct.lungs import (
     body_box,
     body_crops,
     clean_lungs,
-    crop_in_plane,
     fill_holes,
-    lung_slices,
-    lung_view,
     merge_components,
     nearest,
     segment_lungs,
 )
 from balaitous.errors import NoLungError
+from balaitous.severity.crops import crop_in_plane, lung_slices, lung_view
 
 LUNG_HU, TISSUE_HU = -850, 40
 
