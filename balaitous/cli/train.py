@@ -64,8 +64,8 @@ def train_heads_command(
 ) -> None:
     """Fit and cross-validate the four logistic regressions; interrupted, it goes on where it was."""
     set_up_logging(verbose=True)
-    from balaitous.training.features import FeatureKeeper
-    from balaitous.training.heads_run import FEATURES_FOLDER, HeadTraining, train_heads
+    from balaitous.training.heads.features import FeatureKeeper
+    from balaitous.training.heads.run import FEATURES_FOLDER, HeadTraining, train_heads
 
     with usage_errors():
         model = FeatureKeeper(features or folder / FEATURES_FOLDER, weights, device, precision)

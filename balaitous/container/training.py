@@ -8,8 +8,8 @@ from pathlib import Path
 
 from balaitous.cohort.run import Run
 from balaitous.cohort.table import Row
-from balaitous.training.features import FeatureKeeper
-from balaitous.training.heads_run import FEATURES_FOLDER, train_heads
+from balaitous.training.heads.features import FeatureKeeper
+from balaitous.training.heads.run import FEATURES_FOLDER, train_heads
 
 log = logging.getLogger(__name__)
 

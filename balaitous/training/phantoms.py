@@ -16,7 +16,7 @@ import numpy as np
 
 from balaitous.ct.volume import CT
 from balaitous.synthetic.phantom import make_phantom
-from balaitous.training.stoic import write_stoic
+from balaitous.training.heads.stoic import write_stoic
 from balaitous.training.synthetic import draw_burden, draw_severe
 
 SPACING_MM = (2.5, 2.5, 5.0)

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from balaitous.errors import InputError
 from balaitous.networks.runtime import Chunker, Network, default_chunk
 from balaitous.severity.features import scan_features
-from balaitous.training.heads import fit_head
+from balaitous.training.heads.fit import fit_head
 from balaitous.training.slices import Slices
 
 NEIGHBOURS = 20  # as DINO reports it

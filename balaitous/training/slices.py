@@ -28,7 +28,7 @@ from balaitous.errors import InputError
 from balaitous.files import replacing
 from balaitous.reading.fingerprint import content_sha256
 from balaitous.severity.pipeline import Balaitous, Prediction
-from balaitous.training.features import Keeper, begin_keeping
+from balaitous.training.keeping import Keeper, begin_keeping
 
 log = logging.getLogger(__name__)
 

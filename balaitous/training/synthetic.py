@@ -24,8 +24,8 @@ from balaitous.ct.lungs import AIR_HU, LEFT, RIGHT
 from balaitous.ct.volume import CT
 from balaitous.reading.patient import Patient
 from balaitous.synthetic.opacities import add_effusion, add_opacities
+from balaitous.training.heads.stoic import write_stoic
 from balaitous.training.lung_cases import LungCase, phantom_case, read_case
-from balaitous.training.stoic import write_stoic
 
 COVID_SHARE = 0.5
 EFFUSION_SHARE, FOCUS_SHARE = 0.15, 0.3  # of all patients, and of those without COVID-19

@@ -13,7 +13,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from balaitous.errors import InputError
 from balaitous.evaluation.auc import area
 from balaitous.severity.heads import Heads
-from balaitous.training.heads import (
+from balaitous.training.heads.fit import (
     KEYS,
     LabelledFeatures,
     best_weight,
@@ -23,7 +23,7 @@ from balaitous.training.heads import (
     fit_heads,
     predict,
 )
-from balaitous.training.heads_report import fold_areas, table, task_of
+from balaitous.training.heads.report import fold_areas, table, task_of
 from balaitous.weights.heads import check_heads
 
 WIDTH = 12

@@ -17,9 +17,10 @@ import pytest
 from balaitous.cli import main
 from balaitous.ct.volume import read_ct, write_mha
 from balaitous.severity.pipeline import Balaitous
-from balaitous.training.features import FeatureKeeper, begin_keeping
+from balaitous.training.heads.features import FeatureKeeper
+from balaitous.training.heads.stoic import labelled, read_stoic
+from balaitous.training.keeping import begin_keeping
 from balaitous.training.phantoms import make_stoic_folder
-from balaitous.training.stoic import labelled, read_stoic
 from balaitous.weights.bundle import find_bundle, open_bundle
 from balaitous.weights.inventory import verify
 from helpers import ROOT

@@ -13,10 +13,11 @@ import numpy as np
 import balaitous
 from balaitous.cohort.run import Run
 from balaitous.cohort.table import Row
-from balaitous.training.features import FeatureKeeper, begin_keeping
-from balaitous.training.heads import FOLDS, LEAST_PATIENTS, REPEATS, cross_validate, fit_heads
-from balaitous.training.heads_report import BUNDLE_FOLDER, write_training
-from balaitous.training.stoic import labelled, read_stoic
+from balaitous.training.heads.features import FeatureKeeper
+from balaitous.training.heads.fit import FOLDS, LEAST_PATIENTS, REPEATS, cross_validate, fit_heads
+from balaitous.training.heads.report import BUNDLE_FOLDER, write_training
+from balaitous.training.heads.stoic import labelled, read_stoic
+from balaitous.training.keeping import begin_keeping
 from balaitous.weights.pack import free_folder
 
 log = logging.getLogger(__name__)

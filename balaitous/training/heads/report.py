@@ -21,7 +21,7 @@ from balaitous.evaluation.predictions import PATIENT, Task
 from balaitous.evaluation.report import estimate
 from balaitous.files import write_whole
 from balaitous.severity.heads import OUTCOMES
-from balaitous.training.heads import KEYS, CrossValidation, LabelledFeatures
+from balaitous.training.heads.fit import KEYS, CrossValidation, LabelledFeatures
 from balaitous.weights.bundle import Bundle
 from balaitous.weights.pack import write_bundle
 

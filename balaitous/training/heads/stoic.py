@@ -17,8 +17,8 @@ from balaitous.ct.volume import CT, write_mha
 from balaitous.errors import InputError
 from balaitous.evaluation.predictions import Reference, read_reference, some
 from balaitous.files import write_whole
-from balaitous.training.features import FeatureStore
-from balaitous.training.heads import LabelledFeatures
+from balaitous.training.heads.features import FeatureStore
+from balaitous.training.heads.fit import LabelledFeatures
 
 log = logging.getLogger(__name__)
 
