@@ -114,7 +114,7 @@ def train_encoder_command(
     """Train an encoder by self-distillation (iBOT), without labels; interrupted, it goes on where it was."""
     set_up_logging(verbose=True)
     with usage_errors():
-        from balaitous.training.encoder_command import EncoderTraining, train_encoder_on
+        from balaitous.training.encoder.run import EncoderTraining, train_encoder_on
 
         training = EncoderTraining(view, recipe, start, weights, probe, device, workers)
         file = train_encoder_on(data, folder, training, slices or folder / "slices", follow=show)

@@ -27,12 +27,19 @@ from balaitous.ct.volume import write_mha
 from balaitous.errors import InputError, WeightsError
 from balaitous.networks.vit import ClassTokenEncoder
 from balaitous.severity.features import encoder_input
-from balaitous.training.encoder_run import Order, Probe, train_encoder
-from balaitous.training.ibot import ClassToken, Ibot, IbotSettings, make_vit
-from balaitous.training.probe import ProbeCase, read_probe
-from balaitous.training.recipe import FOLDER, Recipe, Schedule, check_views, read_recipe
-from balaitous.training.slices import SliceKeeper, Slices, begin_keeping, list_material, picture_as_hu, write_array
-from balaitous.training.views import Views, ViewSettings, crop, draw_view
+from balaitous.training.encoder.ibot import ClassToken, Ibot, IbotSettings, make_vit
+from balaitous.training.encoder.probe import ProbeCase, read_probe
+from balaitous.training.encoder.recipe import FOLDER, Recipe, Schedule, check_views, read_recipe
+from balaitous.training.encoder.slices import (
+    SliceKeeper,
+    Slices,
+    begin_keeping,
+    list_material,
+    picture_as_hu,
+    write_array,
+)
+from balaitous.training.encoder.train import Order, Probe, train_encoder
+from balaitous.training.encoder.views import Views, ViewSettings, crop, draw_view
 from balaitous.weights.bundle import open_bundle
 from balaitous.weights.pack import vit_from
 
@@ -313,7 +320,7 @@ def test_a_run_that_was_interrupted_ends_with_the_same_weights(slices, tmp_path,
         real_teach(self, momentum)
 
     monkeypatch.setattr(Ibot, "teach", teach_and_stop)
-    monkeypatch.setattr("balaitous.training.encoder_run.CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr("balaitous.training.encoder.train.CHECKPOINT_SECONDS", 0)
     with pytest.raises(KeyboardInterrupt):
         trained(slices, tmp_path / "stopped")
     resumed = load_file(trained(slices, tmp_path / "stopped"))
@@ -368,7 +375,7 @@ def test_the_command_goes_on_after_a_kill_and_its_encoder_can_be_packed(tmp_path
     (tmp_path / "recipe.toml").write_text(SMALL_TOML)
     out = tmp_path / "out"
     arguments = ["--data", tmp_path, "--out", out, "--recipe", tmp_path / "recipe.toml", "--weights", "mini"]
-    command = [sys.executable, "-c", "import balaitous.training.encoder_run as run; run.CHECKPOINT_SECONDS = 0; "
+    command = [sys.executable, "-c", "import balaitous.training.encoder.train as run; run.CHECKPOINT_SECONDS = 0; "
                "from balaitous.cli import main; main()", "train", "encoder", *map(str, arguments)]  # fmt: skip
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)

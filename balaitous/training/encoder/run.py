@@ -15,17 +15,17 @@ from balaitous.cohort.table import Row
 from balaitous.errors import InputError
 from balaitous.networks.runtime import choose_device
 from balaitous.severity.heads import VIEWS
-from balaitous.training.slices import SliceKeeper, Slices, keep_slices
+from balaitous.training.encoder.slices import SliceKeeper, Slices, keep_slices
 from balaitous.weights.bundle import find_bundle, open_bundle
 from balaitous.weights.pack import read_state
 
 try:
     from accelerate import PartialState
 
-    from balaitous.training.encoder_run import Probe, train_encoder
-    from balaitous.training.ibot import make_vit
-    from balaitous.training.probe import ProbeCase, read_probe
-    from balaitous.training.recipe import Recipe, check_views, read_recipe
+    from balaitous.training.encoder.ibot import make_vit
+    from balaitous.training.encoder.probe import ProbeCase, read_probe
+    from balaitous.training.encoder.recipe import Recipe, check_views, read_recipe
+    from balaitous.training.encoder.train import Probe, train_encoder
 except ImportError:
     raise ValueError("train encoder needs lightly and accelerate: pip install 'balaitous[train]'") from None
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from balaitous.errors import InputError
-from balaitous.training.ibot import IbotSettings
-from balaitous.training.views import ViewSettings
+from balaitous.training.encoder.ibot import IbotSettings
+from balaitous.training.encoder.views import ViewSettings
 
 FOLDER = Path(__file__).parent / "recipes"
 PRECISIONS = ("fp32", "bf16", "fp16")

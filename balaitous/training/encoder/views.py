@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2.functional import gaussian_blur, resized_crop
 
-from balaitous.training.slices import Slices
+from balaitous.training.encoder.slices import Slices
 
 PIVOT_HU = -600.0  # between air and tissue: where a change of contrast changes nothing
 AIR_BELOW_HU = -1000  # what lung never is in the mean, and what surrounds it in the lung view always is

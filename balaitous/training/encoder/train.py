@@ -26,11 +26,11 @@ from balaitous.evaluation.figures import save
 from balaitous.files import remove_partials, replacing, write_whole
 from balaitous.networks.runtime import TorchNetwork
 from balaitous.severity.features import encoder_input
-from balaitous.training.ibot import ClassToken, Ibot
-from balaitous.training.probe import ProbeCase, ProbeScores, probe
-from balaitous.training.recipe import Recipe, Schedule
-from balaitous.training.slices import Slices
-from balaitous.training.views import Views
+from balaitous.training.encoder.ibot import ClassToken, Ibot
+from balaitous.training.encoder.probe import ProbeCase, ProbeScores, probe
+from balaitous.training.encoder.recipe import Recipe, Schedule
+from balaitous.training.encoder.slices import Slices
+from balaitous.training.encoder.views import Views
 
 log = logging.getLogger(__name__)
 

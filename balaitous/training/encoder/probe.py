@@ -17,8 +17,8 @@ from threadpoolctl import threadpool_limits
 from balaitous.errors import InputError
 from balaitous.networks.runtime import Chunker, Network, default_chunk
 from balaitous.severity.features import scan_features
+from balaitous.training.encoder.slices import Slices
 from balaitous.training.heads.fit import fit_head
-from balaitous.training.slices import Slices
 
 NEIGHBOURS = 20  # as DINO reports it
 COLUMNS = ("path", "label", "split")
