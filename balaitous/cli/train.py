@@ -162,8 +162,8 @@ def train_lungs_command(
     """Train the lung U-Net on CTs with or without lung masks; interrupted, it goes on where it was."""
     set_up_logging(verbose=True)
     from balaitous.networks.runtime import choose_device, choose_precision
-    from balaitous.training.lung_data import list_lung_scans, prepare
-    from balaitous.training.lungs import WEIGHTS_FILE, read_unet, train_lungs, write_dice
+    from balaitous.training.lungs.data import list_lung_scans, prepare
+    from balaitous.training.lungs.train import WEIGHTS_FILE, read_unet, train_lungs, write_dice
 
     if precision not in TRAINING_PRECISIONS:
         raise UsageError(f"precision must be one of {', '.join(TRAINING_PRECISIONS)}. Got {precision!r} instead.")

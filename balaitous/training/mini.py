@@ -75,7 +75,7 @@ def make_mini(data: Path, work: Path, out: Path) -> None:
     for name, (scans, seed, hosts) in COHORTS.items():
         if not (work / name / "metadata/reference.csv").exists():
             drawn = ("--scans", scans, "--seed", seed, "--host", *(ct / host for host in hosts))
-            module("balaitous.training.synthetic", *drawn, "--out", work / name)
+            module("balaitous.training.cohorts", *drawn, "--out", work / name)
 
     # The lung view goes on from the full one: drawn anew, it sees too little that differs, and learns nothing.
     full = work / "encoder_full/encoder.safetensors"

@@ -3,7 +3,7 @@
     python -m balaitous.training.phantoms --scans 200 --seed 0 --out FOLDER
 
 Who has COVID-19 has opacities in the lung; how probable a severe outcome is follows the cohort of
-`balaitous.training.synthetic`. Some of those without it have a small focus. Nothing here is a patient.
+`balaitous.training.cohorts`. Some of those without it have a small focus. Nothing here is a patient.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 
 from balaitous.ct.volume import CT
 from balaitous.synthetic.phantom import make_phantom
+from balaitous.training.cohorts import draw_burden, draw_severe
 from balaitous.training.heads.stoic import write_stoic
-from balaitous.training.synthetic import draw_burden, draw_severe
 
 SPACING_MM = (2.5, 2.5, 5.0)
 LUNG_ML = 4000.0  # about what phantoms have

@@ -9,10 +9,10 @@ from PIL import Image
 from balaitous.ct.lungs import LEFT, RIGHT
 from balaitous.ct.volume import read_ct, write_mha
 from balaitous.synthetic.phantom import make_phantom
+from balaitous.training.cohorts import make_patient, make_stoic_folder, vary
 from balaitous.training.heads.stoic import read_stoic
-from balaitous.training.lung_cases import LungCase
+from balaitous.training.lungs.cases import LungCase
 from balaitous.training.mini import COHORTS, HOSTS, HOSTS_HELD_OUT, LUNG_SCANS, write_lists
-from balaitous.training.synthetic import make_patient, make_stoic_folder, vary
 
 
 def phantom(seed):

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from balaitous.ct.volume import CT, SPACING_MM, read_ct, resample, write_mha
 from balaitous.errors import InputError, MaskError, NoLungError
 from balaitous.synthetic.phantom import make_phantom
-from balaitous.training.lung_cases import IGNORE, mask_labels, read_case, slices_within
-from balaitous.training.lung_data import list_lung_scans, prepare, unsure_of
+from balaitous.training.lungs.cases import IGNORE, mask_labels, read_case, slices_within
+from balaitous.training.lungs.data import list_lung_scans, prepare, unsure_of
 
 PHANTOM = make_phantom(41, spacing_mm=(4.0, 4.0, 10.0), size=(84, 70, 8))
 
@@ -168,8 +168,8 @@ def test_scans_are_prepared_once_and_those_that_fail_are_listed(scan, tmp_path, 
     assert listed.error.str.contains("p1_copy.mha: expected a scan or its mask, found no such file")[2]
 
     made = []
-    monkeypatch.setattr("balaitous.training.lung_data.read_case", lambda path, *_: made.append(path.name))
-    monkeypatch.setattr("balaitous.training.lung_data.phantom_case", made.append)
+    monkeypatch.setattr("balaitous.training.lungs.data.read_case", lambda path, *_: made.append(path.name))
+    monkeypatch.setattr("balaitous.training.lungs.data.phantom_case", made.append)
     second = prepare(scans, folder, phantoms=1)
     assert made == ["damaged.mha"]
     for case, again in zip(first.training, second.training, strict=True):

@@ -24,7 +24,8 @@ from balaitous.files import write_whole
 from balaitous.networks.unet import UNet
 from balaitous.severity.features import windowed
 from balaitous.synthetic.phantom import make_phantom
-from balaitous.training.lung_cases import (
+from balaitous.training.lungs.augment import augment_geometry, augment_intensity, draw_slice, swap_sides
+from balaitous.training.lungs.cases import (
     IGNORE,
     LungCase,
     kept_case,
@@ -32,8 +33,7 @@ from balaitous.training.lung_cases import (
     split_sides,
     with_disease,
 )
-from balaitous.training.lung_slices import augment_geometry, augment_intensity, draw_slice, swap_sides
-from balaitous.training.lungs import (
+from balaitous.training.lungs.train import (
     dice,
     diseased_pools,
     evaluate_lungs,
@@ -246,9 +246,9 @@ def killed_at(call: int, function):
 def test_a_training_that_is_killed_ends_with_the_same_weights_and_curve(
     where, function, call, trained, cases, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("balaitous.training.lungs.CHECKPOINT_STEPS", 10)
+    monkeypatch.setattr("balaitous.training.lungs.train.CHECKPOINT_STEPS", 10)
     with monkeypatch.context() as patched:
-        patched.setattr(f"balaitous.training.lungs.{where}", killed_at(call, function))
+        patched.setattr(f"balaitous.training.lungs.train.{where}", killed_at(call, function))
         with pytest.raises(Killed):
             train_lungs(cases, tmp_path, **TINY)
     assert not (tmp_path / "lung_unet.safetensors").exists()

@@ -1,7 +1,7 @@
 """Training of the lung U-Net: labelled volumes in, weights that label lungs also where they are full of disease out.
 
-The network sees axial slices as the method makes them (body box, 256×256), augmented (`training/lung_slices.py`), of
-volumes from `training/lung_cases.py`: as they are, and with synthetic disease in the lungs while the labels stay. That
+The network sees axial slices as the method makes them (body box, 256×256), augmented (`augment.py`), of
+volumes from `cases.py`: as they are, and with synthetic disease in the lungs while the labels stay. That
 is what teaches it that consolidation is lung (Hofmanninger et al. 2020, doi:10.1186/s41747-020-00173-2: lung
 segmentation is a question of data diversity, not of methodology). Cross-entropy and Dice, AdamW, cosine schedule,
 moving average of the weights. Every step draws from its own seed, so that an interrupted run that is resumed ends with
@@ -32,8 +32,9 @@ from balaitous.networks.loading import build_network, load_strictly
 from balaitous.networks.runtime import Chunker, TorchNetwork
 from balaitous.networks.unet import UNet
 from balaitous.severity.features import label_crops
-from balaitous.training.lung_cases import IGNORE, LungCase, kept_case, with_disease
-from balaitous.training.lung_resume import (
+from balaitous.training.lungs.augment import draw_slice
+from balaitous.training.lungs.cases import IGNORE, LungCase, kept_case, with_disease
+from balaitous.training.resume import (
     CHECKPOINT_FILE,
     CURVE_FILE,
     begin,
@@ -42,7 +43,6 @@ from balaitous.training.lung_resume import (
     read_checkpoint,
     state_digest,
 )
-from balaitous.training.lung_slices import draw_slice
 from balaitous.weights.bundle import find_bundle, open_bundle
 from balaitous.weights.pack import read_state, unet_from
 

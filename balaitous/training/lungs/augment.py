@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from balaitous.ct.lungs import AIR_HU, LEFT, RIGHT, WINDOW_HU, body_box
-from balaitous.training.lung_cases import LungCase
+from balaitous.training.lungs.cases import LungCase
 
 
 def draw_slice(case: LungCase, rng: np.random.Generator, grid: int) -> tuple[Tensor, Tensor]:

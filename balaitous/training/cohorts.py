@@ -1,6 +1,6 @@
 """A cohort of synthetic patients in the layout of the STOIC folder, made of phantoms' lungs or of real ones.
 
-    python -m balaitous.training.synthetic --scans 240 --seed 2 [--host CT …] --out FOLDER
+    python -m balaitous.training.cohorts --scans 240 --seed 2 [--host CT …] --out FOLDER
 
 COVID-19 stands for opacities of viral pneumonia; scans without it are clean, or have an effusion or one small focus,
 which are no COVID-19. The severe outcome is drawn with a probability that grows with the share of the lung that is
@@ -25,7 +25,7 @@ from balaitous.ct.volume import CT
 from balaitous.reading.patient import Patient
 from balaitous.synthetic.opacities import add_effusion, add_opacities
 from balaitous.training.heads.stoic import write_stoic
-from balaitous.training.lung_cases import LungCase, phantom_case, read_case
+from balaitous.training.lungs.cases import LungCase, phantom_case, read_case
 
 COVID_SHARE = 0.5
 EFFUSION_SHARE, FOCUS_SHARE = 0.15, 0.3  # of all patients, and of those without COVID-19

@@ -16,7 +16,7 @@ from balaitous.errors import WeightsError
 from balaitous.evaluation.predictions import some
 from balaitous.files import remove_partials, write_whole
 from balaitous.networks.unet import UNet
-from balaitous.training.lung_cases import LungCase
+from balaitous.training.lungs.cases import LungCase
 
 CHECKPOINT_FILE, RECORD_FILE, CURVE_FILE = "checkpoint.pt", "training.json", "loss.csv"
 
