@@ -1,83 +1,121 @@
-"""What a training of the lung U-Net leaves as it goes, for a next start that goes on with the same or not at all."""
+"""What a training leaves as it goes, so that the next start goes on where it was, with the same settings or not at all.
+
+Every step of a training draws from a seed of its own, so that one that was interrupted ends with the same weights as
+one that was not.
+"""
 
 from __future__ import annotations
 
-import hashlib
+import csv
+import io
 import json
+import math
 import pickle
-from collections.abc import Iterable
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-import numpy as np
 import torch
 
 from balaitous.errors import WeightsError
 from balaitous.evaluation.predictions import some
-from balaitous.files import remove_partials, write_whole
-from balaitous.networks.unet import UNet
-from balaitous.training.lungs.cases import LungCase
+from balaitous.files import remove_partials, replacing, write_whole
 
-CHECKPOINT_FILE, RECORD_FILE, CURVE_FILE = "checkpoint.pt", "training.json", "loss.csv"
+CHECKPOINT_FILE, RECORD_FILE = "checkpoint.pt", "training.json"
+CHECKPOINT_SECONDS = 120.0  # between two of them
 
 
-def begin(out: Path, record: dict[str, Any]) -> None:
-    """Write down settings and cases; where a training has begun, check that they are the same.
+class Resumable:
+    """A training that leaves ``checkpoint.pt``, replaced at once, and ``training.json``, which says how it was made.
 
-    Raises
-    ------
-    ValueError : they are not
+    Parameters
+    ----------
+    folder : of the training
+    made_by : what must be the same when it goes on; anything that JSON can hold
     """
-    remove_partials(out / CHECKPOINT_FILE)  # of a training that was killed while it wrote
-    path = out / RECORD_FILE
-    if (out / CHECKPOINT_FILE).exists():
-        before, now = (_flat(each) for each in (json.loads(path.read_text()) if path.exists() else {}, record))
-        changed = [key for key in before | now if before.get(key) != now.get(key)]
-        if changed:
+
+    def __init__(self, folder: Path, made_by: Mapping[str, Any]) -> None:
+        self.folder, self.path = folder, folder / CHECKPOINT_FILE
+        self.made_by = json.loads(json.dumps(made_by))  # as it will be read back
+        self.saved = time.monotonic()
+
+    def load(self, device: str | torch.device = "cpu") -> dict[str, Any] | None:
+        """What the training last saved, its tensors on the device; None of a new one.
+
+        Raises
+        ------
+        ValueError : the folder holds a training with other settings
+        WeightsError : the checkpoint is damaged
+        """
+        if not self.path.exists():
+            return None
+        record = self.folder / RECORD_FILE
+        before, now = flat(json.loads(record.read_bytes()) if record.exists() else {}), flat(self.made_by)
+        if changed := [key for key in before | now if before.get(key) != now.get(key)]:
             what = some([f"{key} {now.get(key, 'absent')} (was {before.get(key, 'absent')})" for key in changed])
             raise ValueError(
-                f"{out} holds a training with other settings or cases: {what}. Go on with the same ones, or choose "
+                f"{self.folder} holds a training with other settings: {what}. Go on with the same ones, or choose "
                 "another folder; its weights can be the start there."
             )
-    write_whole(path, (json.dumps(record, indent=1) + "\n").encode())
+        try:
+            return torch.load(self.path, map_location=device, weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise WeightsError(
+                f"{self.path}: expected the checkpoint of a training, found a damaged file. Remove it to begin again."
+            ) from error
+
+    def begin(self) -> None:
+        """Make the folder and write the settings down; for the one process that writes, once `load` has agreed."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        remove_partials(self.path)  # of a training that was killed while it wrote
+        write_whole(self.folder / RECORD_FILE, (json.dumps(self.made_by, indent=1) + "\n").encode())
+
+    def is_due(self) -> bool:
+        """Whether it is time to save again."""
+        return time.monotonic() - self.saved >= CHECKPOINT_SECONDS
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Replace the checkpoint by this state."""
+        with replacing(self.path) as file:
+            torch.save(dict(state), file)
+        self.saved = time.monotonic()
 
 
-def _flat(record: dict[str, Any]) -> dict[str, Any]:
-    cases = {f"case {name}": digest for name, digest in record.get("cases", {}).items()}
-    return {key: value for key, value in record.items() if key != "cases"} | cases
+class Curve:
+    """A table that grows by a line a step; lines after the step that a training goes on from are dropped.
+
+    Parameters
+    ----------
+    columns : the first is ``step``
+    step : that the training goes on from; 0 of a new one
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], step: int) -> None:
+        self.path, self.columns = path, columns
+        kept: list[list[str]] = []
+        if step and path.exists():
+            with path.open(newline="", encoding="utf-8") as file:
+                lines = list(csv.reader(file))[1:]
+            kept = [line for line in lines if len(line) == len(columns) and int(line[0]) <= step]
+        content = io.StringIO()
+        csv.writer(content, lineterminator="\n").writerows([columns, *kept])
+        write_whole(path, content.getvalue().encode())
+
+    def add(self, values: Mapping[str, object]) -> None:
+        """Write a line; a column's value goes by the column's name."""
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerow([values[column] for column in self.columns])
 
 
-def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
-    """What a training left: state of network and optimiser, averaged weights, steps done."""
-    try:
-        return torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise WeightsError(
-            f"{path}: expected the checkpoint of a training, found a damaged file. Remove it to begin again."
-        ) from error
+def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings in settings by one name each, with spaces between the parts of the name."""
+    out: dict[str, Any] = {}
+    for key, value in record.items():
+        out |= flat(value, f"{prefix}{key} ") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return out
 
 
-def loss_curve(path: Path, done: int) -> TextIO:
-    """A table ``step,loss,learning_rate`` of the steps that are done, open for the lines to come."""
-    rows = path.read_text().splitlines()[1 : done + 1] if path.exists() else []
-    write_whole(path, "\n".join(["step,loss,learning_rate", *rows, ""]).encode())
-    return path.open("a", buffering=1)
-
-
-def fingerprint(case: LungCase) -> str:
-    """What a case is known by: the start of the SHA-256 of its voxels, labels and spacing, in hexadecimal."""
-    facts = json.dumps([case.hu.shape, case.spacing_mm, case.real])
-    return digest([facts.encode(), np.ascontiguousarray(case.hu).data, np.ascontiguousarray(case.labels).data])
-
-
-def state_digest(network: UNet) -> str:
-    """What a network is known by: the start of the SHA-256 of its tensors, in hexadecimal."""
-    return digest(tensor.cpu().contiguous().numpy().data for tensor in network.state_dict().values())
-
-
-def digest(parts: Iterable[bytes | memoryview]) -> str:
-    """The start of the SHA-256 of the parts, one after the other, in hexadecimal."""
-    sha256 = hashlib.sha256()
-    for part in parts:
-        sha256.update(part)
-    return sha256.hexdigest()[:16]
+def cosine(start: float, end: float, share: float) -> float:
+    """From `start` to `end` as half a cosine, `share` of the way."""
+    return end + (start - end) * (1 + math.cos(math.pi * min(max(share, 0.0), 1.0))) / 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -12,6 +11,7 @@ from typing import Any
 from balaitous.errors import InputError
 from balaitous.training.encoder.ibot import IbotSettings
 from balaitous.training.encoder.views import ViewSettings
+from balaitous.training.resume import cosine
 
 FOLDER = Path(__file__).parent / "recipes"
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -138,8 +138,3 @@ class Schedule:
             "teacher_momentum": cosine(recipe.teacher_momentum, 1.0, share),
             "teacher_temperature": cold + (warm - cold) * min(epoch / max(recipe.warmup_temperature_epochs, 1e-9), 1.0),
         }
-
-
-def cosine(start: float, end: float, share: float) -> float:
-    """From `start` to `end` as half a cosine, `share` of the way."""
-    return end + (start - end) * (1 + math.cos(math.pi * min(max(share, 0.0), 1.0))) / 2

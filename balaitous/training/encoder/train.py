@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +20,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from balaitous.errors import InputError
 from balaitous.evaluation.figures import save
-from balaitous.files import remove_partials, replacing, write_whole
+from balaitous.files import write_whole
 from balaitous.networks.runtime import TorchNetwork
 from balaitous.severity.features import encoder_input
 from balaitous.training.encoder.ibot import ClassToken, Ibot
@@ -31,6 +28,7 @@ from balaitous.training.encoder.probe import ProbeCase, ProbeScores, probe
 from balaitous.training.encoder.recipe import Recipe, Schedule
 from balaitous.training.encoder.slices import Slices
 from balaitous.training.encoder.views import Views
+from balaitous.training.resume import Curve, Resumable
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +36,6 @@ CURVES_FILE = "curves.csv"
 PROBE_FILE = "probe.csv"
 FIGURE_STEM = "curves"
 ENCODER_FILE = "encoder.safetensors"
-CHECKPOINT_FILE = "checkpoint.pt"
-CHECKPOINT_SECONDS = 120.0  # between two of them
 CURVES = ("step", "epoch", "class_loss", "patch_loss", "learning_rate", "teacher_momentum")
 PROBES = ("step", "epoch", *ProbeScores.__dataclass_fields__)
 
@@ -87,7 +83,7 @@ def train_encoder(
     vit : with the weights to start from
     out : for the checkpoint, ``curves.csv`` (a line a step), ``probe.csv``, figures of both, and
         ``encoder.safetensors`` (the teacher's weights)
-    start : what the weights are, for the checkpoint
+    start : what the weights are, for the record
     probed : what the encoder is tried on as it learns
     workers : processes that draw views
     cpu : leave a GPU alone
@@ -98,7 +94,8 @@ def train_encoder(
 
     Raises
     ------
-    InputError : fewer slices than a step takes, or `out` has a checkpoint of another run
+    InputError : fewer slices than a step takes
+    ValueError, WeightsError : as `Resumable.load`, of what `out` holds
     """
     accelerator = Accelerator(
         mixed_precision={"fp32": "no"}.get(recipe.precision, recipe.precision),
@@ -116,18 +113,23 @@ def train_encoder(
     optimizer = torch.optim.AdamW(groups(ibot.student), lr=0.0)
     loader = DataLoader(views, recipe.batch, sampler=order, drop_last=True, num_workers=workers)
     network, optimizer, loader = accelerator.prepare(ibot, optimizer, loader)
-    made_by = {"recipe": repr(recipe), "slices": slices.identity, "start": start, "a_step": a_step}
-    checkpoint = Checkpoint(out / CHECKPOINT_FILE, made_by)
-    step = checkpoint.load(accelerator, ibot, optimizer)
-    if step:
+    made_by = {"recipe": asdict(recipe), "slices": slices.identity, "start": start, "slices a step": a_step}
+    training = Resumable(out, made_by)
+    step = 0
+    if stored := training.load():
+        ibot.load_state_dict(stored["network"])
+        optimizer.load_state_dict(stored["optimizer"])
+        if accelerator.scaler and stored["scaler"]:
+            accelerator.scaler.load_state_dict(stored["scaler"])
+        step = stored["step"]
         log.info("going on from step %d of %d", step, schedule.steps)
     lead = accelerator.is_main_process
+    accelerator.wait_for_everyone()  # all have read the settings before one writes them
     if lead:
-        out.mkdir(parents=True, exist_ok=True)
-        remove_partials(checkpoint.path)  # of a run that was killed while it wrote
+        training.begin()
         curves, probes = Curve(out / CURVES_FILE, CURVES, step), Curve(out / PROBE_FILE, PROBES, step)
         if probed and not step:
-            probes.add(try_on(ibot, probed, accelerator.device), step=0, epoch=0.0)
+            probes.add({**try_on(ibot, probed, accelerator.device), "step": 0, "epoch": 0.0})
     while step < schedule.steps:
         views.epoch = order.epoch = step // schedule.steps_an_epoch
         order.begin = step % schedule.steps_an_epoch * a_step
@@ -153,14 +155,17 @@ def train_encoder(
             step += 1
             if lead:
                 losses = {"class_loss": class_loss.item(), "patch_loss": patch_loss.item()}
-                curves.add({**now, **losses}, step=step)
+                curves.add({**now, **losses, "step": step})
                 epoch, left = divmod(step, schedule.steps_an_epoch)
                 if not left and (epoch % recipe.probe_epochs == 0 or step == schedule.steps):
                     if probed:
-                        probes.add(try_on(ibot, probed, accelerator.device), step=step, epoch=float(epoch))
+                        scores = try_on(ibot, probed, accelerator.device)
+                        probes.add({**scores, "step": step, "epoch": float(epoch)})
                     draw(out)
-                if checkpoint.is_due() or step == schedule.steps:
-                    checkpoint.save(accelerator, ibot, optimizer, step)
+                if training.is_due() or step == schedule.steps:
+                    scaler = accelerator.scaler.state_dict() if accelerator.scaler else None
+                    state = {"network": ibot.state_dict(), "optimizer": optimizer.state_dict(), "scaler": scaler}
+                    training.save({**state, "step": step})
                     log.info("step %d of %d: losses %.3f, %.3f", step, schedule.steps, *losses.values())
     accelerator.wait_for_everyone()
     if lead:
@@ -176,71 +181,6 @@ def try_on(ibot: Ibot, probed: Probe, device: torch.device) -> Mapping[str, floa
     ibot.teacher.train()
     log.info("probe: %s", ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in scores.items()))
     return scores
-
-
-class Checkpoint:
-    """All that a run needs to go on, in one file that is replaced at once.
-
-    Parameters
-    ----------
-    made_by : what must be the same in a run that goes on
-    """
-
-    def __init__(self, path: Path, made_by: Mapping[str, Any]) -> None:
-        self.path, self.made_by = path, dict(made_by)
-        self.saved = time.monotonic()
-
-    def is_due(self) -> bool:
-        return time.monotonic() - self.saved >= CHECKPOINT_SECONDS
-
-    def save(self, accelerator: Accelerator, ibot: Ibot, optimizer: Any, step: int) -> None:
-        scaler = accelerator.scaler.state_dict() if accelerator.scaler else None
-        state = {"network": ibot.state_dict(), "optimizer": optimizer.state_dict(), "scaler": scaler, "step": step}
-        with replacing(self.path) as file:
-            torch.save({**state, "made_by": self.made_by}, file)
-        self.saved = time.monotonic()
-
-    def load(self, accelerator: Accelerator, ibot: Ibot, optimizer: Any) -> int:
-        """Take up a checkpoint, if there is one; returns the steps that are done.
-
-        Raises
-        ------
-        InputError : it is that of another run
-        """
-        if not self.path.exists():
-            return 0
-        state = torch.load(self.path, map_location="cpu", weights_only=True)
-        if other := [name for name, value in self.made_by.items() if state["made_by"][name] != value]:
-            raise InputError(
-                f"{self.path}: expected a checkpoint of this run, found one with another {', '.join(other)}. Take "
-                "another --out, or the same arguments."
-            )
-        ibot.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
-        if accelerator.scaler and state["scaler"]:
-            accelerator.scaler.load_state_dict(state["scaler"])
-        return state["step"]
-
-
-class Curve:
-    """A table that grows by a line; lines after the step that a run goes on from are dropped."""
-
-    def __init__(self, path: Path, columns: Sequence[str], step: int) -> None:
-        self.path, self.columns = path, columns
-        kept: list[list[str]] = []
-        if step and path.exists():
-            with path.open(newline="", encoding="utf-8") as file:
-                lines = list(csv.reader(file))[1:]
-            kept = [line for line in lines if len(line) == len(columns) and int(line[0]) <= step]
-        content = io.StringIO()
-        csv.writer(content, lineterminator="\n").writerows([columns, *kept])
-        write_whole(path, content.getvalue().encode())
-
-    def add(self, values: Mapping[str, float], **more: float) -> None:
-        """Write a line."""
-        line = {**values, **more}
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerow([line[column] for column in self.columns])
 
 
 def draw(out: Path) -> None:

@@ -7,9 +7,10 @@ be consolidation or chest wall), the label is `IGNORE`. Phantoms give exact labe
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,6 +58,20 @@ class LungCase:
     spacing_mm: tuple[float, float, float]
     real: bool = True
     pseudo: bool = False
+
+
+def case_digest(case: LungCase) -> str:
+    """What a case is known by: the start of the SHA-256 of its voxels, labels and spacing, in hexadecimal."""
+    facts = json.dumps([case.hu.shape, case.spacing_mm, case.real])
+    return digest([facts.encode(), np.ascontiguousarray(case.hu).data, np.ascontiguousarray(case.labels).data])
+
+
+def digest(parts: Iterable[bytes | memoryview]) -> str:
+    """The start of the SHA-256 of the parts, one after the other, in hexadecimal."""
+    sha256 = hashlib.sha256()
+    for part in parts:
+        sha256.update(part)
+    return sha256.hexdigest()[:16]
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

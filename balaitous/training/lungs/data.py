@@ -22,8 +22,7 @@ from balaitous.errors import InputError, explain
 from balaitous.evaluation.predictions import outcome_of, read_csv, some
 from balaitous.files import write_whole
 from balaitous.reading.fingerprint import content_sha256
-from balaitous.training.lungs.cases import LungCase, kept_case, phantom_case, read_case
-from balaitous.training.resume import digest
+from balaitous.training.lungs.cases import LungCase, digest, kept_case, phantom_case, read_case
 
 log = logging.getLogger(__name__)
 

@@ -27,28 +27,20 @@ from torch import Tensor
 
 from balaitous.ct.lungs import LEFT, RIGHT, UNET_GRID, segment_lungs
 from balaitous.errors import WeightsError
-from balaitous.files import replacing, write_whole
+from balaitous.files import write_whole
 from balaitous.networks.loading import build_network, load_strictly
 from balaitous.networks.runtime import Chunker, TorchNetwork
 from balaitous.networks.unet import UNet
 from balaitous.severity.features import label_crops
 from balaitous.training.lungs.augment import draw_slice
-from balaitous.training.lungs.cases import IGNORE, LungCase, kept_case, with_disease
-from balaitous.training.resume import (
-    CHECKPOINT_FILE,
-    CURVE_FILE,
-    begin,
-    fingerprint,
-    loss_curve,
-    read_checkpoint,
-    state_digest,
-)
+from balaitous.training.lungs.cases import IGNORE, LungCase, case_digest, digest, kept_case, with_disease
+from balaitous.training.resume import Curve, Resumable, cosine
 from balaitous.weights.bundle import find_bundle, open_bundle
 from balaitous.weights.pack import read_state, unet_from
 
 log = logging.getLogger(__name__)
 
-WEIGHTS_FILE, DICE_FILE = "lung_unet.safetensors", "dice.csv"
+WEIGHTS_FILE, CURVE_FILE, DICE_FILE = "lung_unet.safetensors", "loss.csv", "dice.csv"
 CHECKPOINT_STEPS = 50  # between two checkpoints
 WIDTH = 16  # channels of the first level of a new U-Net; R231 has 64
 WARMUP_STEPS = 40
@@ -127,9 +119,9 @@ def train_lungs(
     device = torch.device(device)
     cases = sorted(cases, key=lambda case: case.name)
     names = [case.name for case in cases]
-    digests = [fingerprint(case) for case in cases]
+    digests = [case_digest(case) for case in cases]
     network = new_network(width, depth, seed) if start is None else started(start, width)
-    record = {
+    made_by = {
         "steps": steps,
         "batch": batch,
         "learning_rate": learning_rate,
@@ -142,36 +134,34 @@ def train_lungs(
         "dtype": str(dtype),
         "cases": dict(zip(names, digests, strict=True)),
     }
-    out.mkdir(parents=True, exist_ok=True)
-    begin(out, record)
+    training = Resumable(out, made_by)
+    stored = training.load(device)
+    training.begin()
     pools = diseased_pools(cases, digests, variants, seed, out / "diseased")
 
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=1e-3)
     average = {key: tensor.detach().clone() for key, tensor in network.state_dict().items()}
     done = 0
-    checkpoint = out / CHECKPOINT_FILE
-    if checkpoint.exists():
-        stored = read_checkpoint(checkpoint, device)
+    if stored:
         network.load_state_dict(stored["network"])
         optimiser.load_state_dict(stored["optimiser"])
         average, done = stored["average"], stored["step"]
         log.info("going on after step %d of %d", done, steps)
 
-    with loss_curve(out / CURVE_FILE, done) as curve:
-        for step in range(done, steps):
-            rate = learning_rate * learning_rate_factor(step, steps)
-            images, labels = draw_batch(pools, step, steps, batch=batch, grid=grid, seed=seed)
-            loss = take_step(network, optimiser, rate, images.to(device), labels.to(device), dtype)
-            if not math.isfinite(loss):
-                raise ValueError(f"learning_rate must be lower than {rate:.3g}: the loss is {loss} at step {step + 1}.")
-            update_average(average, network, min(EMA_DECAY, (1 + step) / (10 + step)))
-            curve.write(f"{step + 1},{loss:.6g},{rate:.6g}\n")
-            if (step + 1) % CHECKPOINT_STEPS == 0 or step + 1 == steps:
-                log.info("step %d of %d: loss %.4f", step + 1, steps, loss)
-                state = {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "average": average}
-                with replacing(checkpoint) as file:
-                    torch.save({**state, "step": step + 1}, file)
+    curve = Curve(out / CURVE_FILE, ("step", "loss", "learning_rate"), done)
+    for step in range(done, steps):
+        rate = learning_rate * learning_rate_factor(step, steps)
+        images, labels = draw_batch(pools, step, steps, batch=batch, grid=grid, seed=seed)
+        loss = take_step(network, optimiser, rate, images.to(device), labels.to(device), dtype)
+        if not math.isfinite(loss):
+            raise ValueError(f"learning_rate must be lower than {rate:.3g}: the loss is {loss} at step {step + 1}.")
+        update_average(average, network, min(EMA_DECAY, (1 + step) / (10 + step)))
+        curve.add({"step": step + 1, "loss": f"{loss:.6g}", "learning_rate": f"{rate:.6g}"})
+        if (step + 1) % CHECKPOINT_STEPS == 0 or step + 1 == steps:
+            log.info("step %d of %d: loss %.4f", step + 1, steps, loss)
+            state = {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "average": average}
+            training.save({**state, "step": step + 1})
 
     network.load_state_dict(average)
     weights = {key: tensor.cpu().contiguous() for key, tensor in average.items()}
@@ -242,14 +232,14 @@ def diseased_pools(
     pools: list[list[LungCase]] = []
     for kind in (True, False):
         pool = []
-        for case, digest in zip(cases, digests, strict=True):
+        for case, known_by in zip(cases, digests, strict=True):
             if case.real is kind:
                 pool.append(case)
                 # A phantom costs nothing: another anatomy is worth more than another version of this one.
                 for i in range(variants if kind else 1):
-                    rng = np.random.default_rng((seed, int(digest, 16), i))
+                    rng = np.random.default_rng((seed, int(known_by, 16), i))
                     pool.append(
-                        kept_case(folder / f"{digest}-{seed}-{i}.safetensors", partial(with_disease, case, rng))
+                        kept_case(folder / f"{known_by}-{seed}-{i}.safetensors", partial(with_disease, case, rng))
                     )
         if pool:
             pools.append(pool)
@@ -264,7 +254,12 @@ def pick(pools: Sequence[Sequence[LungCase]], rng: np.random.Generator) -> LungC
 def learning_rate_factor(step: int, steps: int) -> float:
     """Linear warm-up, then half a cosine down to 1 %."""
     warm = min(1.0, (step + 1) / min(WARMUP_STEPS, 1 + steps // 10))
-    return warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+    return warm * cosine(1.0, 0.01, step / steps)
+
+
+def state_digest(network: UNet) -> str:
+    """What a network is known by: the start of the SHA-256 of its tensors, in hexadecimal."""
+    return digest(tensor.cpu().contiguous().numpy().data for tensor in network.state_dict().values())
 
 
 @torch.no_grad()

@@ -320,7 +320,7 @@ def test_a_run_that_was_interrupted_ends_with_the_same_weights(slices, tmp_path,
         real_teach(self, momentum)
 
     monkeypatch.setattr(Ibot, "teach", teach_and_stop)
-    monkeypatch.setattr("balaitous.training.encoder.train.CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr("balaitous.training.resume.CHECKPOINT_SECONDS", 0)
     with pytest.raises(KeyboardInterrupt):
         trained(slices, tmp_path / "stopped")
     resumed = load_file(trained(slices, tmp_path / "stopped"))
@@ -328,7 +328,7 @@ def test_a_run_that_was_interrupted_ends_with_the_same_weights(slices, tmp_path,
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
     curves = [(tmp_path / run / "curves.csv").read_text() for run in ("whole", "stopped")]
     assert curves[0] == curves[1]
-    with pytest.raises(InputError, match="another recipe"):
+    with pytest.raises(ValueError, match="other settings: recipe "):
         trained(slices, tmp_path / "stopped", dataclasses.replace(SMALL, learning_rate=1.0))
 
 
@@ -375,7 +375,7 @@ def test_the_command_goes_on_after_a_kill_and_its_encoder_can_be_packed(tmp_path
     (tmp_path / "recipe.toml").write_text(SMALL_TOML)
     out = tmp_path / "out"
     arguments = ["--data", tmp_path, "--out", out, "--recipe", tmp_path / "recipe.toml", "--weights", "mini"]
-    command = [sys.executable, "-c", "import balaitous.training.encoder.train as run; run.CHECKPOINT_SECONDS = 0; "
+    command = [sys.executable, "-c", "import balaitous.training.resume as resume; resume.CHECKPOINT_SECONDS = 0; "
                "from balaitous.cli import main; main()", "train", "encoder", *map(str, arguments)]  # fmt: skip
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)

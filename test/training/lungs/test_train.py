@@ -276,8 +276,8 @@ def test_the_loss_of_every_step_is_written(trained):
     [
         ({"steps": 31}, lambda cases: cases, r"steps 31 \(was 30\)\. Go on with"),
         ({"seed": 4, "variants": 2}, lambda cases: cases, r"variants 2 \(was 1\), seed 4 \(was 3\)"),
-        ({}, lambda cases: cases[:1], r"case case_22 absent \(was \w+\)"),
-        ({}, lambda cases: [replace(cases[0], hu=cases[0].hu + 1), cases[1]], r"case case_21 \w+ \(was \w+\)"),
+        ({}, lambda cases: cases[:1], r"cases case_22 absent \(was \w+\)"),
+        ({}, lambda cases: [replace(cases[0], hu=cases[0].hu + 1), cases[1]], r"cases case_21 \w+ \(was \w+\)"),
     ],
 )
 def test_other_settings_or_cases_do_not_mix_with_a_training_that_is_there(settings_, change, says, trained, cases):
@@ -352,7 +352,7 @@ def test_cases_without_lung_are_refused(cases, tmp_path):
 KILLED = """
 import os, signal, sys
 from balaitous.cli import main
-from balaitous.training import lungs
+from balaitous.training.lungs import train as lungs
 lungs.CHECKPOINT_STEPS = 2
 take_step, taken = lungs.take_step, []
 def until_killed(*arguments):
