@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from balaitous.networks.unet import UNet
-from balaitous.weights.bundle import find_bundle, open_bundle
+from balaitous.weights.bundle import open_bundle
+from balaitous.weights.search import find_bundle
 
 UNET_FILE, FULL_FILE, LUNG_FILE = "unet_r231-d5d2fc3d.pth", "vitl_16_ct.pth", "vitl_16_pt22k.pth"
 SPREAD = 0.04  # standard deviation of random weights: wide enough that features differ from scan to scan

@@ -20,7 +20,8 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = Fal
     import torch
 
     from balaitous.networks.runtime import choose_device, device_name
-    from balaitous.weights.bundle import find_bundle, open_bundle
+    from balaitous.weights.bundle import open_bundle
+    from balaitous.weights.search import find_bundle
 
     device = choose_device()
     facts: dict[str, Any] = {

@@ -86,8 +86,8 @@ def verify_weights(
     weights: Annotated[str | None, typer.Argument(help="A bundle's name or folder; default: the one in use.")] = None,
 ) -> None:
     """Check every file of a bundle: hash, tensors, shapes."""
-    from balaitous.weights.bundle import find_bundle
     from balaitous.weights.inventory import verify
+    from balaitous.weights.search import find_bundle
 
     folder = find_bundle(weights)
     checks = verify(folder)
@@ -108,7 +108,7 @@ def quantize_weights(
     from balaitous.cohort.engines import local_copies
     from balaitous.cohort.scans import list_scans
     from balaitous.severity.quantize import quantize_bundle
-    from balaitous.weights.bundle import find_bundle
+    from balaitous.weights.search import find_bundle
 
     with usage_errors():
         folder = quantize_bundle(find_bundle(weights), local_copies(list_scans(paths)))
@@ -127,7 +127,8 @@ def calibrate_weights(
     from balaitous.evaluation.calibration import calibrate, in_lines
     from balaitous.evaluation.predictions import read_reference
     from balaitous.evaluation.sources import read_predictions
-    from balaitous.weights.bundle import find_bundle, open_bundle
+    from balaitous.weights.bundle import open_bundle
+    from balaitous.weights.search import find_bundle
 
     bundle = open_bundle(find_bundle(weights))
     with usage_errors():
@@ -161,8 +162,9 @@ def pack_weights(
 ) -> None:
     """Make a bundle from files in the published layouts; only the layers that run are stored."""
     set_up_logging(verbose=False)
-    from balaitous.weights.bundle import find_bundle, open_bundle
+    from balaitous.weights.bundle import open_bundle
     from balaitous.weights.pack import pack, repack
+    from balaitous.weights.search import find_bundle
 
     with usage_errors():
         if base is not None:

@@ -13,7 +13,8 @@ import balaitous
 from balaitous.cohort.remote import local_copy
 from balaitous.cohort.scans import Scan
 from balaitous.cohort.table import Row
-from balaitous.weights.bundle import Bundle, find_bundle, open_bundle
+from balaitous.weights.bundle import Bundle, open_bundle
+from balaitous.weights.search import find_bundle
 
 log = logging.getLogger(__name__)
 
@@ -140,8 +141,8 @@ def quantize_once(weights: str | None, scans: Sequence[Scan]) -> None:
     ------
     InputError, WeightsError, ValueError : as `quantize_bundle`
     """
-    from balaitous.networks.int8 import Int8Store
     from balaitous.severity.quantize import quantize_bundle
+    from balaitous.weights.int8 import Int8Store
 
     bundle = open_bundle(find_bundle(weights))
     if not Int8Store(bundle).exists():

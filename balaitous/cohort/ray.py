@@ -62,7 +62,8 @@ def predict_scans(
     WeightsError : no weights here; and, while rows are awaited, a node has none, or others
     BalaitousError : while rows are awaited, a worker does not start for another reason, or the cluster is lost
     """
-    from balaitous.weights.bundle import find_bundle, open_bundle
+    from balaitous.weights.bundle import open_bundle
+    from balaitous.weights.search import find_bundle
 
     if not scans:
         nothing: list[Row] = []
@@ -154,7 +155,8 @@ class Worker:
             import torch
 
             from balaitous.severity.pipeline import Balaitous
-            from balaitous.weights.bundle import find_bundle, open_bundle
+            from balaitous.weights.bundle import open_bundle
+            from balaitous.weights.search import find_bundle
 
             torch.set_num_threads(threads)
             bundle = open_bundle(find_bundle(weights))

@@ -1,4 +1,4 @@
-"""Networks in int8 on a CPU, run by OpenVINO: how they are quantised, kept on disk, checked and run.
+"""Networks in int8 on a CPU, run by OpenVINO: how they are quantised and run.
 
 The lung U-Net: weights per output channel and activations per tensor, over the ranges that real crops take (static
 quantisation, NNCF).
@@ -20,16 +20,11 @@ Dettmers et al. 2022, arXiv:2208.07339 (few large activations, which are compute
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
-import json
 import logging
-import shutil
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +33,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from balaitous.errors import WeightsError
-from balaitous.files import new_folder
 from balaitous.networks.unet import UNet
 from balaitous.networks.vit import ClassTokenEncoder
-from balaitous.weights.bundle import Bundle, check_hash, user_cache
 
-FORMAT_VERSION = 1  # of int8.json and of how networks are quantised: another one is made anew
 GROUP = 64  # channels of a token that share a scale: as fast as larger groups, and half their error
 OUTLIER_SHARE = 8  # one in that many hidden neurons stays in fp32
 BATCH = 4  # images at a time while quantising
 
 INSTALL = "pip install 'balaitous[int8]'"
-MAKE = "`balaitous predict --precision int8` makes it from its first scans, `balaitous weights quantize` on purpose"
 
 
 # --- running ---------------------------------------------------------------------------------------------------------
@@ -83,29 +73,6 @@ class Int8Network:
         return torch.from_numpy(self.request.infer([array], share_inputs=True)[0])
 
 
-def load_int8(bundle: Bundle, name: str) -> Int8Network:
-    """A network of the bundle as `Int8Store` keeps it, its files checked before they are opened.
-
-    Parameters
-    ----------
-    name : "lung_unet", "encoder_full" or "encoder_lung"
-
-    Raises
-    ------
-    WeightsError : not quantised yet, or a file is not the one that was written
-    ValueError : OpenVINO is not installed
-    """
-    store = Int8Store(bundle)
-    path = store.checked(name)
-    try:
-        return Int8Network(path)
-    except RuntimeError as error:  # OpenVINO's exceptions
-        problem = str(error).strip().splitlines()[-1]
-        raise WeightsError(
-            f"{path}: OpenVINO cannot run it ({problem}). Delete {store.folder} and quantise again."
-        ) from None
-
-
 def import_openvino() -> Any:
     """The runtime, without its telemetry: it would report to its makers that a network was converted.
 
@@ -119,98 +86,6 @@ def import_openvino() -> Any:
     except ImportError:
         raise ValueError(f"precision int8 needs OpenVINO, which is not installed: {INSTALL}") from None
     return openvino
-
-
-# --- on disk ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Int8Store:
-    """The quantised networks of a bundle, in the user's cache: ``int8/<bundle's hash>-<OpenVINO's version>/``.
-
-    Raises
-    ------
-    WeightsError : there is no user cache
-    ValueError : OpenVINO is not installed
-    """
-
-    bundle: Bundle
-
-    @property
-    def folder(self) -> Path:
-        cache = user_cache()
-        if cache is None:
-            raise WeightsError(
-                "expected a home folder to keep the quantised networks in, found none. Set BALAITOUS_CACHE."
-            )
-        try:
-            return cache / "int8" / f"{self.bundle.sha256[:16]}-{version('openvino')}"
-        except PackageNotFoundError:
-            raise ValueError(f"precision int8 needs OpenVINO, which is not installed: {INSTALL}") from None
-
-    def exists(self) -> bool:
-        """Whether the networks are there, in the form that this version makes. Their files are checked when opened."""
-        return self._facts() is not None
-
-    @property
-    def sha256(self) -> str:
-        """Of ``int8.json``; because that file holds the hash of every other, it stands for all of them."""
-        return hashlib.sha256((self.folder / "int8.json").read_bytes()).hexdigest()
-
-    def checked(self, name: str) -> Path:
-        """Path of a network's ``.xml``, after its hash and that of the ``.bin`` beside it were found right."""
-        facts = self._facts()
-        if facts is None:
-            raise WeightsError(f"{self.folder}: expected bundle {self.bundle.name!r} in int8, found nothing. {MAKE}.")
-        for file in (f"{name}.bin", f"{name}.xml"):
-            try:
-                path = check_hash(self.folder / file, facts["files"][file])
-            except (WeightsError, KeyError) as error:
-                problem = str(error).partition(". ")[0]
-                raise WeightsError(f"{problem}. Delete {self.folder} and quantise again: {MAKE}.") from None
-        return path
-
-    def _facts(self) -> dict[str, Any] | None:
-        try:
-            facts = json.loads((self.folder / "int8.json").read_bytes())
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            raise WeightsError(f"{self.folder}/int8.json: cannot be read ({error}). Delete {self.folder}.") from None
-        same = facts.get("format_version") == FORMAT_VERSION and facts.get("bundle_sha256") == self.bundle.sha256
-        return facts if same else None
-
-    @contextlib.contextmanager
-    def replaced(self, facts: Mapping[str, Any]) -> Iterator[Path]:
-        """A folder for `save_model`; on leaving, it takes the store's place with ``int8.json``, all or nothing.
-
-        Parameters
-        ----------
-        facts : of the calibration, for ``int8.json``
-
-        Raises
-        ------
-        WeightsError : it could not be written
-        """
-        folder = self.folder
-        try:
-            with new_folder(folder) as partial:
-                yield partial
-                files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(partial.iterdir())}
-                record = {
-                    "format_version": FORMAT_VERSION,
-                    "bundle": self.bundle.name,
-                    "bundle_sha256": self.bundle.sha256,
-                    "made_with": {package: version(package) for package in ("openvino", "nncf", "torch")},
-                    **facts,
-                    "files": files,
-                }
-                (partial / "int8.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-                if folder.exists():
-                    folder.rename(partial / "replaced")  # goes with `partial`, should another process have been faster
-            shutil.rmtree(folder / "replaced", ignore_errors=True)
-        except OSError as error:
-            raise WeightsError(f"{folder}: could not be written ({error}). Is there room, and may you?") from None
 
 
 def save_model(model: Any, path: Path) -> None:

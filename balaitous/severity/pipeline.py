@@ -29,7 +29,6 @@ from balaitous.checks import Check, verdict
 from balaitous.ct.lungs import AIR_HU
 from balaitous.ct.volume import CT
 from balaitous.memory import memory_errors
-from balaitous.networks.int8 import Int8Store, load_int8
 from balaitous.networks.loading import build_network, load_strictly
 from balaitous.networks.runtime import (
     Chunker,
@@ -48,7 +47,9 @@ from balaitous.severity.calibration import calibration_of, stored_in
 from balaitous.severity.features import label_crops, scan_features
 from balaitous.severity.heads import Heads, age_feature
 from balaitous.severity.preparation import LungView, Prepared, prepare, view_lungs
-from balaitous.weights.bundle import NETWORK_KINDS, Bundle, find_bundle, open_bundle
+from balaitous.weights.bundle import NETWORK_KINDS, Bundle, open_bundle
+from balaitous.weights.int8 import Int8Store, load_int8
+from balaitous.weights.search import find_bundle
 
 log = logging.getLogger(__name__)
 

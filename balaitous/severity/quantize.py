@@ -17,7 +17,7 @@ from torch import Tensor
 from balaitous.ct.lungs import AIR_HU
 from balaitous.ct.volume import CT
 from balaitous.errors import InputError
-from balaitous.networks.int8 import Int8Store, import_nncf, quantize_encoder, quantize_unet, save_model
+from balaitous.networks.int8 import import_nncf, quantize_encoder, quantize_unet, save_model
 from balaitous.networks.runtime import Chunker, TorchNetwork, default_chunk
 from balaitous.networks.unet import UNet
 from balaitous.networks.vit import ClassTokenEncoder
@@ -25,6 +25,7 @@ from balaitous.severity.features import encoder_input, label_crops, windowed
 from balaitous.severity.pipeline import load_network
 from balaitous.severity.preparation import LungView, prepare, view_lungs
 from balaitous.weights.bundle import Bundle, open_bundle
+from balaitous.weights.int8 import Int8Store
 
 log = logging.getLogger(__name__)
 

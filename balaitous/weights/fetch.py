@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from balaitous.errors import WeightsError
-from balaitous.weights.bundle import bundle_roots, check_hash, open_bundle, user_cache
+from balaitous.weights.bundle import check_hash, open_bundle
 from balaitous.weights.download import ATTEMPTS, DownloadError, download, forget
 from balaitous.weights.pack import free_folder, pack
 from balaitous.weights.registry import PUBLISHED, PublishedBundle, PublishedFile
+from balaitous.weights.search import bundle_roots, user_cache
 
 try:
     import fcntl

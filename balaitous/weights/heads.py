@@ -13,13 +13,8 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from balaitous.errors import WeightsError
+from balaitous.networks.layouts import ENCODER_WIDTHS
 
-ENCODER_WIDTHS = {
-    "vit_tiny_patch16_224": 192,
-    "vit_small_patch16_224": 384,
-    "vit_base_patch16_224": 768,
-    "vit_large_patch16_224": 1024,
-}
 HEADS = ("full_covid", "lung_covid", "full_severe", "lung_severe")
 CLINICAL_FEATURES = ("age", "sex")  # what the heads of severity see after the embedding
 

@@ -10,16 +10,8 @@ from pathlib import Path
 
 from balaitous.errors import WeightsError
 from balaitous.networks.loading import build_network, load_strictly
-from balaitous.weights.bundle import (
-    Bundle,
-    bundle_in,
-    bundle_roots,
-    bundles_below,
-    find_bundle,
-    forget_hashes,
-    open_bundle,
-    search_places,
-)
+from balaitous.weights.bundle import Bundle, forget_hashes, open_bundle
+from balaitous.weights.search import bundle_in, bundle_roots, bundles_below, find_bundle, search_places
 
 
 @dataclass(frozen=True)

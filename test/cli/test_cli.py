@@ -137,7 +137,7 @@ def test_arguments_that_make_no_sense_end_with_exit_code_2(arguments, capsys):
 
 def test_weights_that_are_not_what_they_claim_end_with_exit_code_4(tmp_path, capsys):
     bundle = tmp_path / "bundle"
-    shutil.copytree(balaitous.weights.bundle.find_bundle("mini"), bundle)
+    shutil.copytree(balaitous.weights.search.find_bundle("mini"), bundle)
     file = bundle / "encoder_lung.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"\x01")
     for arguments in (("predict", PHANTOM, "--weights", bundle), ("weights", "verify", bundle)):

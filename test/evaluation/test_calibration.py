@@ -21,8 +21,9 @@ from balaitous.evaluation.calibration import (
 )
 from balaitous.evaluation.predictions import Predictions, Reference, Task
 from balaitous.severity.calibration import KEY, Isotonic, Platt, from_dict, stored_in, to_dict
-from balaitous.weights.bundle import find_bundle, open_bundle
+from balaitous.weights.bundle import open_bundle
 from balaitous.weights.inventory import verify
+from balaitous.weights.search import find_bundle
 
 MAPS = (Platt(0.5, -0.3), Isotonic((0.0, 0.4, 1.0), (0.1, 0.2, 0.9)))
 

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from balaitous import Balaitous
-from balaitous.weights.bundle import find_bundle
+from balaitous.weights.search import find_bundle
 from helpers.commands import run_command
 from helpers.jobs import FILES, RUN, run, visible
 

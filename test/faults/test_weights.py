@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from balaitous import WeightsError
-from balaitous.weights.bundle import check_hash, find_bundle
+from balaitous.weights.bundle import check_hash
+from balaitous.weights.search import find_bundle
 from helpers.jobs import visible
 
 

@@ -10,8 +10,8 @@ import torch
 
 from balaitous import Balaitous, WeightsError
 from balaitous.networks import runtime
-from balaitous.networks.int8 import Int8Store, load_int8
 from balaitous.weights.bundle import open_bundle
+from balaitous.weights.int8 import Int8Store, load_int8
 from helpers import PHANTOM, ROOT
 
 # The design's: on real scans, with a bundle whose heads make much of small differences.

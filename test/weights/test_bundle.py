@@ -11,10 +11,11 @@ import torch
 
 from balaitous.errors import WeightsError
 from balaitous.networks.loading import build_network, load_strictly
-from balaitous.weights import bundle as bundle_module
-from balaitous.weights.bundle import find_bundle, open_bundle
+from balaitous.weights import search as search_module
+from balaitous.weights.bundle import open_bundle
 from balaitous.weights.heads import check_heads
 from balaitous.weights.inventory import list_bundles, verify
+from balaitous.weights.search import find_bundle
 from helpers.checkpoints import heads_arrays, write_tiny_bundle
 
 
@@ -35,8 +36,8 @@ def elsewhere(monkeypatch, tmp_path):
     for variable in ("BALAITOUS_WEIGHTS", "XDG_CACHE_HOME"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("BALAITOUS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(bundle_module, "PACKAGE", tmp_path / "repository" / "balaitous")
-    monkeypatch.setattr(bundle_module, "MODEL_MOUNT", tmp_path / "model")
+    monkeypatch.setattr(search_module, "PACKAGE", tmp_path / "repository" / "balaitous")
+    monkeypatch.setattr(search_module, "MODEL_MOUNT", tmp_path / "model")
     return {
         "model": tmp_path / "model",
         "stoic": tmp_path / "repository" / "resources" / "stoic",
@@ -308,7 +309,7 @@ def test_without_a_home_the_search_goes_on(made_once, elsewhere, monkeypatch):
     shutil.copytree(made_once, elsewhere["mini"])
     monkeypatch.delenv("BALAITOUS_CACHE")
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # what it does for a user without a home
-    assert bundle_module.user_cache() is None
+    assert search_module.user_cache() is None
     assert find_bundle() == elsewhere["mini"]
 
 

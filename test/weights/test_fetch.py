@@ -19,8 +19,8 @@ import pytest
 import torch
 
 from balaitous.errors import WeightsError
-from balaitous.weights import bundle as bundle_module
 from balaitous.weights import download as download_module
+from balaitous.weights import search as search_module
 from balaitous.weights.bundle import open_bundle
 from balaitous.weights.download import download
 from balaitous.weights.fetch import default_folder, fetch
@@ -494,7 +494,7 @@ def test_a_place_that_cannot_be_written_is_named(published, tmp_path):
 
 def test_the_default_place_is_the_repository_or_the_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("BALAITOUS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(bundle_module, "PACKAGE", tmp_path / "site-packages" / "balaitous")
+    monkeypatch.setattr(search_module, "PACKAGE", tmp_path / "site-packages" / "balaitous")
     assert default_folder("stoic") == tmp_path / "cache" / "stoic"
     (tmp_path / "site-packages" / "resources").mkdir(parents=True)
     assert default_folder("stoic") == tmp_path / "site-packages" / "resources" / "stoic"

@@ -11,11 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from balaitous.errors import WeightsError
+from balaitous.networks.layouts import unet_from, vit_from
 from balaitous.severity.heads import Heads
 from balaitous.weights.bundle import open_bundle
 from balaitous.weights.heads import HEADS, heads_csv, read_heads
 from balaitous.weights.inventory import verify
-from balaitous.weights.pack import pack, read_state, repack, unet_from, vit_from, write_bundle
+from balaitous.weights.pack import pack, read_state, repack, write_bundle
 from balaitous.weights.registry import PUBLISHED, STOIC_HEADS
 from helpers.checkpoints import heads_arrays, unet_state, vit_state, write_checkpoints
 

@@ -26,7 +26,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from balaitous.errors import WeightsError
-from balaitous.weights.pack import UNUSED_IN_VIT
+from balaitous.networks.layouts import UNUSED_IN_VIT
 
 LEAST_BLOCK = 4  # patches of the rectangles that masks are made of, as in DINOv2
 

@@ -16,8 +16,9 @@ from balaitous.errors import InputError
 from balaitous.networks.runtime import choose_device
 from balaitous.severity.heads import VIEWS
 from balaitous.training.encoder.slices import SliceKeeper, Slices, keep_slices
-from balaitous.weights.bundle import find_bundle, open_bundle
+from balaitous.weights.bundle import open_bundle
 from balaitous.weights.pack import read_state
+from balaitous.weights.search import find_bundle
 
 try:
     from accelerate import PartialState

@@ -28,6 +28,7 @@ from torch import Tensor
 from balaitous.ct.lungs import LEFT, RIGHT, UNET_GRID, segment_lungs
 from balaitous.errors import WeightsError
 from balaitous.files import write_whole
+from balaitous.networks.layouts import unet_from
 from balaitous.networks.loading import build_network, load_strictly
 from balaitous.networks.runtime import Chunker, TorchNetwork
 from balaitous.networks.unet import UNet
@@ -35,8 +36,9 @@ from balaitous.severity.features import label_crops
 from balaitous.training.lungs.augment import draw_slice
 from balaitous.training.lungs.cases import IGNORE, LungCase, case_digest, digest, kept_case, with_disease
 from balaitous.training.resume import Curve, Resumable, cosine
-from balaitous.weights.bundle import find_bundle, open_bundle
-from balaitous.weights.pack import read_state, unet_from
+from balaitous.weights.bundle import open_bundle
+from balaitous.weights.pack import read_state
+from balaitous.weights.search import find_bundle
 
 log = logging.getLogger(__name__)
 

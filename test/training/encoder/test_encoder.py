@@ -25,6 +25,7 @@ from balaitous.cli import main
 from balaitous.cohort.scans import list_scans
 from balaitous.ct.volume import write_mha
 from balaitous.errors import InputError, WeightsError
+from balaitous.networks.layouts import vit_from
 from balaitous.networks.vit import ClassTokenEncoder
 from balaitous.severity.features import encoder_input
 from balaitous.training.encoder.ibot import ClassToken, Ibot, IbotSettings, make_vit
@@ -41,7 +42,6 @@ from balaitous.training.encoder.slices import (
 from balaitous.training.encoder.train import Order, Probe, train_encoder
 from balaitous.training.encoder.views import Views, ViewSettings, crop, draw_view
 from balaitous.weights.bundle import open_bundle
-from balaitous.weights.pack import vit_from
 
 pytestmark = pytest.mark.usefixtures("logging_as_it_was")
 

@@ -21,8 +21,9 @@ from balaitous.training.heads.features import FeatureKeeper
 from balaitous.training.heads.stoic import labelled, read_stoic
 from balaitous.training.keeping import begin_keeping
 from balaitous.training.phantoms import make_stoic_folder
-from balaitous.weights.bundle import find_bundle, open_bundle
+from balaitous.weights.bundle import open_bundle
 from balaitous.weights.inventory import verify
+from balaitous.weights.search import find_bundle
 from helpers import ROOT
 
 SCANS = 16
