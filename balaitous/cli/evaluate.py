@@ -32,10 +32,11 @@ def evaluate(
 ) -> None:
     """Evaluate predictions as the challenge does: COVID-19 on all patients, severity among those with COVID-19."""
     set_up_logging(verbose=False)
+    from balaitous.container.submission import read_predictions
+    from balaitous.evaluation.evaluate import evaluate, in_lines
     from balaitous.evaluation.metrics import THRESHOLDS
-    from balaitous.evaluation.predictions import read_reference
-    from balaitous.evaluation.report import evaluate, in_lines, write_evaluation
-    from balaitous.evaluation.sources import read_predictions
+    from balaitous.evaluation.report import write_evaluation
+    from balaitous.evaluation.tasks import read_reference
 
     truth = read_reference(reference)
     found = read_predictions(predictions)

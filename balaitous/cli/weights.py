@@ -124,9 +124,9 @@ def calibrate_weights(
     method: Annotated[str, typer.Option(help="platt, or isotonic for hundreds of patients.")] = "platt",
 ) -> None:
     """Make a bundle with the same weights that knows how to calibrate; `predict --calibrated` does it."""
+    from balaitous.container.submission import read_predictions
     from balaitous.evaluation.calibration import calibrate, in_lines
-    from balaitous.evaluation.predictions import read_reference
-    from balaitous.evaluation.sources import read_predictions
+    from balaitous.evaluation.tasks import read_reference
     from balaitous.weights.bundle import open_bundle
     from balaitous.weights.search import find_bundle
 

@@ -6,10 +6,11 @@ import logging
 from pathlib import Path
 
 from balaitous.container.grand_challenge import write_json
+from balaitous.container.submission import SUBMISSION_FILE, read_submission
 from balaitous.errors import InputError
-from balaitous.evaluation.predictions import read_reference
-from balaitous.evaluation.report import METRICS_FILE, evaluate, metrics_of
-from balaitous.evaluation.sources import SUBMISSION_FILE, read_submission
+from balaitous.evaluation.evaluate import evaluate
+from balaitous.evaluation.report import METRICS_FILE, metrics_of
+from balaitous.evaluation.tasks import read_reference
 
 log = logging.getLogger(__name__)
 

@@ -30,7 +30,7 @@ from sklearn.model_selection import StratifiedKFold
 from balaitous.errors import InputError, WeightsError
 from balaitous.evaluation.figures import calibration_figure, in_words, save
 from balaitous.evaluation.metrics import Evaluated, TaskMetrics, logistic_regression, logits, measure
-from balaitous.evaluation.predictions import Predictions, Reference, Task, match
+from balaitous.evaluation.tasks import Predictions, Reference, Task, match
 from balaitous.files import new_folder
 from balaitous.severity.calibration import KEY, Calibration, Isotonic, Platt, to_dict
 from balaitous.weights.bundle import Bundle

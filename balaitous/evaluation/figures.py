@@ -14,7 +14,7 @@ from sklearn.metrics import roc_curve
 
 from balaitous.evaluation.auc import GRID, Estimate
 from balaitous.evaluation.metrics import Evaluated, TaskMetrics
-from balaitous.evaluation.predictions import Task
+from balaitous.evaluation.tasks import Task
 from balaitous.files import replacing
 
 COLOURS = ("#0b5fa5", "#c8551b")  # told apart also by those who see no red or green, and in grey

@@ -21,7 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss, roc_curve
 
 from balaitous.evaluation.auc import BOOTSTRAPS, LEVEL, Auc, Estimate, area, normal_interval
-from balaitous.evaluation.predictions import Task
+from balaitous.evaluation.tasks import Task
 
 THRESHOLDS = (0.5,)
 GOAL = 0.9  # of sensitivity to rule out, of specificity to rule in

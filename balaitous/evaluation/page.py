@@ -14,9 +14,9 @@ from balaitous.evaluation.auc import LEVEL
 from balaitous.evaluation.figures import in_words
 
 if TYPE_CHECKING:
+    from balaitous.evaluation.evaluate import Evaluation
     from balaitous.evaluation.metrics import TaskMetrics
-    from balaitous.evaluation.predictions import Task
-    from balaitous.evaluation.report import Evaluation
+    from balaitous.evaluation.tasks import Task
 
 STYLE = """
 body { font: 14px/1.45 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from balaitous.errors import WeightsError
-from balaitous.evaluation.predictions import some
+from balaitous.evaluation.tasks import some
 from balaitous.files import remove_partials, replacing, write_whole
 
 CHECKPOINT_FILE, RECORD_FILE = "checkpoint.pt", "training.json"

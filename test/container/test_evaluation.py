@@ -6,8 +6,9 @@ import pytest
 
 from balaitous.container.evaluation import evaluate_submission
 from balaitous.errors import InputError
-from balaitous.evaluation.predictions import MissingPredictionsError
-from balaitous.evaluation.report import evaluate, metrics_of
+from balaitous.evaluation.evaluate import evaluate
+from balaitous.evaluation.report import metrics_of
+from balaitous.evaluation.tasks import MissingPredictionsError
 from helpers.predictions import COVID, PATIENTS, REFERENCE, SEVERE, noisy
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from balaitous.container.grand_challenge import write_answers
+from balaitous.container.submission import read_predictions
 from balaitous.errors import InputError
-from balaitous.evaluation.sources import read_predictions
 from helpers.predictions import pairs
 
 

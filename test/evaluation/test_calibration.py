@@ -19,7 +19,7 @@ from balaitous.evaluation.calibration import (
     fit,
     store,
 )
-from balaitous.evaluation.predictions import Predictions, Reference, Task
+from balaitous.evaluation.tasks import Predictions, Reference, Task
 from balaitous.severity.calibration import KEY, Isotonic, Platt, from_dict, stored_in, to_dict
 from balaitous.weights.bundle import open_bundle
 from balaitous.weights.inventory import verify

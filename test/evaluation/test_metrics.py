@@ -16,7 +16,7 @@ from balaitous.evaluation.metrics import (
     operating_points,
     proportion,
 )
-from balaitous.evaluation.predictions import Task
+from balaitous.evaluation.tasks import Task
 
 
 def simulated(slope=1.0, intercept=0.0, patients=4000, seed=0):

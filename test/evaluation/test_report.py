@@ -7,8 +7,9 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from balaitous.evaluation.predictions import Reference
-from balaitous.evaluation.report import evaluate, metrics_of, write_evaluation
+from balaitous.evaluation.evaluate import evaluate
+from balaitous.evaluation.report import metrics_of, write_evaluation
+from balaitous.evaluation.tasks import Reference
 from helpers.predictions import COVID, PATIENTS, REFERENCE, noisy
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from balaitous.cohort.scans import Scan
 from balaitous.cohort.table import row_of, write_table
+from balaitous.container.submission import read_predictions
 from balaitous.errors import InputError
-from balaitous.evaluation.sources import read_predictions
 from helpers.predictions import pairs
 
 

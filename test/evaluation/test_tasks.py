@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from balaitous.errors import InputError
-from balaitous.evaluation.predictions import (
+from balaitous.evaluation.tasks import (
     DuplicatePredictionsError,
     ExtraPredictionsError,
     InvalidPredictionsError,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from balaitous.evaluation.predictions import Predictions, Reference
+from balaitous.evaluation.tasks import Predictions, Reference
 
 PATIENTS = [f"{i:03d}" for i in range(120)]
 COVID = np.arange(120) % 2 == 0

@@ -17,8 +17,8 @@ from sklearn.metrics import roc_auc_score
 import balaitous
 from balaitous.evaluation.figures import in_words, roc_figure, save
 from balaitous.evaluation.metrics import Evaluated, measure
-from balaitous.evaluation.predictions import PATIENT, Task
 from balaitous.evaluation.report import estimate
+from balaitous.evaluation.tasks import PATIENT, Task
 from balaitous.files import write_whole
 from balaitous.severity.heads import OUTCOMES
 from balaitous.training.heads.fit import KEYS, CrossValidation, LabelledFeatures

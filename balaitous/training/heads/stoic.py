@@ -15,7 +15,7 @@ from balaitous.cohort.scans import Scan, list_scans
 from balaitous.cohort.table import Row, row_names
 from balaitous.ct.volume import CT, write_mha
 from balaitous.errors import InputError
-from balaitous.evaluation.predictions import Reference, read_reference, some
+from balaitous.evaluation.tasks import Reference, read_reference, some
 from balaitous.files import write_whole
 from balaitous.training.heads.features import FeatureStore
 from balaitous.training.heads.fit import LabelledFeatures

@@ -19,7 +19,7 @@ import balaitous
 from balaitous.cohort.scans import list_scans
 from balaitous.ct.volume import scan_name
 from balaitous.errors import InputError, explain
-from balaitous.evaluation.predictions import outcome_of, read_csv, some
+from balaitous.evaluation.tasks import outcome_of, read_csv, some
 from balaitous.files import write_whole
 from balaitous.reading.fingerprint import content_sha256
 from balaitous.training.lungs.cases import LungCase, digest, kept_case, phantom_case, read_case

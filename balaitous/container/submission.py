@@ -1,26 +1,20 @@
-"""Where predictions come from: a table, a folder of Grand Challenge outputs, ``predictions.json`` of an evaluation."""
+"""What jobs of a Grand Challenge submission answered: folders of their outputs, and the platform's list of them."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from balaitous.container.grand_challenge import PROBABILITY_FILES, RESULTS_FILE
 from balaitous.ct.volume import scan_name
 from balaitous.errors import InputError
-from balaitous.evaluation.predictions import PATIENT, Predictions, predictions_of, read_csv, with_columns
+from balaitous.evaluation.tables import EXPECTED, PROBABILITIES, TABLE_ENDINGS, read_json, read_table
+from balaitous.evaluation.tasks import Predictions, predictions_of
 
-PROBABILITIES = ("probability_covid", "probability_severe")
 SUBMISSION_FILE = "predictions.json"
 SUCCEEDED = "Succeeded"  # status of a job, in the platform's words
-EXPECTED = (
-    f"Expected a table (.csv, .parquet, .json) with {PATIENT}, {', '.join(PROBABILITIES)}; a folder of Grand Challenge "
-    f"outputs; or {SUBMISSION_FILE}."
-)
+OTHERS = f"or a folder of Grand Challenge outputs, or {SUBMISSION_FILE}."
 
 
 def read_predictions(path: Path) -> Predictions:
@@ -38,38 +32,11 @@ def read_predictions(path: Path) -> Predictions:
     """
     if path.is_dir():
         return read_submission(path / SUBMISSION_FILE) if (path / SUBMISSION_FILE).exists() else read_outputs(path)
-    match path.suffix.lower():
-        case ".csv":
-            return from_table(read_csv(path, (PATIENT, *PROBABILITIES)), path)
-        case ".parquet":
-            try:
-                return from_table(pd.read_parquet(path), path)
-            except (OSError, ValueError) as error:
-                raise InputError(f"{path}: not readable ({' '.join(str(error).split())}). {EXPECTED}") from None
-        case ".json":
-            content = read_json(path)
-            if is_submission(content):
-                return read_submission(path)
-            if isinstance(content, list) and all(isinstance(row, dict) for row in content):
-                return from_table(pd.DataFrame(content, dtype=object), path)
-    raise InputError(f"{path}: cannot be read as predictions. {EXPECTED}")
-
-
-def from_table(table: pd.DataFrame, path: Path) -> Predictions:
-    """Predictions of a table; rows of failed scans are failures."""
-    with_columns(table, (PATIENT, *PROBABILITIES), path)
-    rows: list[tuple[str, Any, Any]] = []
-    failed: dict[str, str] = {}
-    bundles: dict[str, str] = {}
-    for row in table.to_dict("records"):
-        patient = str(row[PATIENT]).strip()
-        if row.get("status") == "failed":
-            failed[patient] = str(row.get("error"))
-        else:
-            rows.append((patient, *(row[name] for name in PROBABILITIES)))
-            if row.get("bundle_sha256"):
-                bundles[str(row["bundle_sha256"])] = str(row.get("bundle"))
-    return predictions_of(rows, str(path), failed=failed, bundles=bundles)
+    if path.suffix.lower() == ".json" and is_submission(read_json(path)):
+        return read_submission(path)
+    if path.suffix.lower() not in TABLE_ENDINGS:
+        raise InputError(f"{path}: cannot be read as predictions. {EXPECTED}; {OTHERS}")
+    return read_table(path)
 
 
 def read_outputs(folder: Path) -> Predictions:
@@ -85,7 +52,7 @@ def read_outputs(folder: Path) -> Predictions:
     failed: dict[str, str] = {}
     jobs = list(jobs_in(folder))
     if not jobs:
-        raise InputError(f"{folder}: no {', '.join(PROBABILITY_FILES)} in it or its sub-folders. {EXPECTED}")
+        raise InputError(f"{folder}: no {', '.join(PROBABILITY_FILES)} in it or its sub-folders. {EXPECTED}; {OTHERS}")
     for name, job in jobs:
         names, failures = names_in_results(job)
         failed |= failures
@@ -192,11 +159,3 @@ def output_value(outputs: Mapping[str, Mapping[str, Any]], folder: Path, key: st
         return None
     file = folder / str(socket_of(output).get("relative_path"))
     return read_json(file) if file.is_file() else output.get("value")
-
-
-def read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-        raise InputError(f"{path}: expected JSON, found: {reason}. {EXPECTED}") from None
