@@ -12,7 +12,7 @@ from balaitous.synthetic.phantom import make_phantom
 from balaitous.training.cohorts import make_patient, make_stoic_folder, vary
 from balaitous.training.heads.stoic import read_stoic
 from balaitous.training.lungs.cases import LungCase
-from balaitous.training.mini import COHORTS, HOSTS, HOSTS_HELD_OUT, LUNG_SCANS, write_lists
+from tools.make_mini import COHORTS, HOSTS, HOSTS_HELD_OUT, LUNG_SCANS, write_lists
 
 
 def phantom(seed):

@@ -1,6 +1,6 @@
 """How the bundle ``resources/mini`` is made: with this package's own commands, from real scans and phantoms.
 
-    python -m balaitous.training.mini --data DATA --work WORK --out resources/mini
+    python tools/make_mini.py --data DATA --work WORK --out resources/mini
 
 DATA has the folders ``ct``, ``covid_ct_slices`` and ``sars_cov_2_ct_slices`` that docs/mini_recipe.md names. Every
 stage leaves what it made in WORK, so that a run that was interrupted goes on where it was. On two CPU cores it takes
@@ -149,7 +149,7 @@ def module(name: str, *words: object) -> None:
     """A module as a command, in a process of its own; an error ends this one too."""
     line = [sys.executable, "-m", name, *map(str, words)]
     log.info("%s", " ".join(line[2:]))
-    subprocess.run(line, check=True, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])})
+    subprocess.run(line, check=True, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])})
 
 
 if __name__ == "__main__":
