@@ -97,8 +97,8 @@ def predict(
     """Predict scans, one row each."""
     set_up_logging(verbose)
     from balaitous.cohort.engines import local_engine, ray_engine
+    from balaitous.cohort.items import list_scans
     from balaitous.cohort.run import Run
-    from balaitous.cohort.scans import list_scans
     from balaitous.cohort.table import ScanTable
 
     started = datetime.now(UTC)

@@ -106,7 +106,7 @@ def quantize_weights(
     """Quantise a bundle's networks to int8 for this machine's CPU, in place of what `predict` made by itself."""
     set_up_logging(verbose=True)
     from balaitous.cohort.engines import local_copies
-    from balaitous.cohort.scans import list_scans
+    from balaitous.cohort.items import list_scans
     from balaitous.severity.quantize import quantize_bundle
     from balaitous.weights.search import find_bundle
 

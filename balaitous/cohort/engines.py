@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import balaitous
-from balaitous.cohort.remote import local_copy
-from balaitous.cohort.scans import Scan
+from balaitous.cohort.addresses import local_copy
+from balaitous.cohort.items import Scan
 from balaitous.cohort.table import Row
 from balaitous.weights.bundle import Bundle, open_bundle
 from balaitous.weights.search import find_bundle

@@ -10,17 +10,17 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from balaitous.cohort.addresses import local_copy, shown
 from balaitous.cohort.processes import (
     ReadingProcess,
     leave_interrupts_to_main_thread,
     reader_died,
     reading_processes,
 )
-from balaitous.cohort.remote import local_copy, shown
 from balaitous.cohort.table import Row, row_of
 
 if TYPE_CHECKING:
-    from balaitous.cohort.scans import Scan
+    from balaitous.cohort.items import Scan
     from balaitous.severity.pipeline import Balaitous
 
 log = logging.getLogger(__name__)

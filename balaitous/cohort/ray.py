@@ -22,7 +22,7 @@ from balaitous.errors import BalaitousError, InputError, WeightsError, explain
 if TYPE_CHECKING:  # a worker imports the rest once it has set its number of threads
     import pyarrow
 
-    from balaitous.cohort.scans import Scan
+    from balaitous.cohort.items import Scan
     from balaitous.cohort.table import Row
 
 ATTEMPTS = 3  # workers that may die of a scan (of its size, say) before it is given up
@@ -176,8 +176,8 @@ class Worker:
         """Table with a scan in column "scan" to one with its row, or the problem, in column "outcome", both as JSON."""
         import pyarrow
 
-        from balaitous.cohort.remote import is_url
-        from balaitous.cohort.scans import Scan
+        from balaitous.cohort.addresses import is_url
+        from balaitous.cohort.items import Scan
 
         index, path, age, sex = json.loads(batch["scan"][0].as_py())
         scan = Scan(path if is_url(path) else Path(path), age, sex)
@@ -187,8 +187,8 @@ class Worker:
         """What the local engine would give for the scan."""
         import ray
 
+        from balaitous.cohort.addresses import shown
         from balaitous.cohort.local import predict_scan
-        from balaitous.cohort.remote import shown
         from balaitous.cohort.table import row_of
 
         if ray.get(self.attempts.begin.remote(index)) <= ATTEMPTS:

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from balaitous.cohort.remote import is_url
-from balaitous.cohort.scans import Scan
+from balaitous.cohort.addresses import is_url
+from balaitous.cohort.items import Scan
 from balaitous.cohort.table import Row, ScanTable, row_names
 from balaitous.ct.volume import scan_name
 from balaitous.errors import InputError

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from balaitous.checks import check_value, verdict
-from balaitous.cohort.remote import shown
+from balaitous.cohort.addresses import shown
 from balaitous.ct.quality_limits import LIMITS
 from balaitous.ct.volume import scan_name
 from balaitous.errors import BalaitousError, explain
@@ -21,7 +21,7 @@ from balaitous.files import write_whole
 
 if TYPE_CHECKING:
     from balaitous.checks import Check
-    from balaitous.cohort.scans import Scan
+    from balaitous.cohort.items import Scan
     from balaitous.severity.pipeline import Prediction
 
 Row = dict[str, Any]

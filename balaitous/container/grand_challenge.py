@@ -94,7 +94,7 @@ def find_cases(input_dir: Path) -> list[Case]:
         for path in paths:
             check_inside(path, input_dir)
     else:
-        from balaitous.cohort.scans import list_scans  # brings pandas, which a job does not need
+        from balaitous.cohort.items import list_scans  # brings pandas, which a job does not need
 
         folder = input_dir
         paths = [Path(scan.path) for scan in list_scans([folder])]

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from balaitous.cohort.engines import default_workers
+from balaitous.cohort.items import Scan
 from balaitous.cohort.local import predict_scans
 from balaitous.cohort.run import Run
-from balaitous.cohort.scans import Scan
 from balaitous.cohort.table import Row, ScanTable
 from balaitous.severity.pipeline import Balaitous, Prediction
 

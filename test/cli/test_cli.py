@@ -11,7 +11,7 @@ import SimpleITK as sitk
 
 import balaitous
 from balaitous.cli import main
-from balaitous.cohort.scans import Scan
+from balaitous.cohort.items import Scan
 from balaitous.cohort.table import FIRST_COLUMNS, row_of, write_table
 from balaitous.errors import InputError
 from helpers import PHANTOM

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balaitous.cohort.remote import is_url, local_copy, shown
+from balaitous.cohort.addresses import is_url, local_copy, shown
 from balaitous.ct.volume import CT, read_ct, write_mha
 from balaitous.errors import InputError, NoLungError
 from helpers.dicom import hu_volume, write_series

@@ -5,7 +5,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from balaitous.cohort.scans import Scan, list_scans
+from balaitous.cohort.items import Scan, list_scans
 from balaitous.errors import InputError
 from helpers.dicom import hu_volume, write_series
 

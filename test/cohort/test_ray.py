@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from balaitous.cohort.items import Scan
 from balaitous.cohort.ray import ATTEMPTS, predict_scans, worker_share
-from balaitous.cohort.scans import Scan
 from balaitous.ct.volume import write_mha
 from balaitous.errors import BalaitousError, WeightsError
 from helpers import ROOT

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from balaitous.cohort.items import Scan, list_scans
 from balaitous.cohort.local import predict_scans
 from balaitous.cohort.run import Run
-from balaitous.cohort.scans import Scan, list_scans
 from balaitous.cohort.table import ScanTable, read_table
 from balaitous.ct.volume import write_mha
 from balaitous.reading.fingerprint import content_sha256

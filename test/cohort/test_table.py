@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balaitous.cohort.scans import Scan
+from balaitous.cohort.items import Scan
 from balaitous.cohort.table import COLUMNS, FIRST_COLUMNS, ScanTable, read_table, row_of, write_table
 from balaitous.errors import InputError
 from helpers import PHANTOM

@@ -15,9 +15,9 @@ from hypothesis.extra import numpy as hnp
 
 from balaitous.checks import Check, QualityError, check_value, refuse, verdict
 from balaitous.cli import main
+from balaitous.cohort.items import Scan
 from balaitous.cohort.local import predict_scan
 from balaitous.cohort.run import Run
-from balaitous.cohort.scans import Scan
 from balaitous.cohort.table import ScanTable, checks_of
 from balaitous.container.grand_challenge import Case, open_output, predict_cases
 from balaitous.ct.lungs import LEFT, RIGHT

@@ -6,7 +6,7 @@ import math
 import pandas as pd
 import pytest
 
-from balaitous.cohort.scans import Scan
+from balaitous.cohort.items import Scan
 from balaitous.cohort.table import row_of, write_table
 from balaitous.container.submission import read_predictions
 from balaitous.errors import InputError

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from balaitous import InputError
-from balaitous.cohort.scans import Scan
+from balaitous.cohort.items import Scan
 from balaitous.cohort.table import ScanTable, read_table, row_of
 from balaitous.errors import explain
 from balaitous.files import new_folder, replacing, write_together

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from balaitous.cohort.scans import list_scans
+from balaitous.cohort.items import list_scans
 from balaitous.container.grand_challenge import find_cases
 from balaitous.ct.dicom import select_series
 from balaitous.ct.volume import read_ct

@@ -15,8 +15,8 @@ from pydicom.uid import generate_uid
 import process
 from balaitous import Balaitous
 from balaitous.cli import main
+from balaitous.cohort.items import Scan
 from balaitous.cohort.local import predict_scans
-from balaitous.cohort.scans import Scan
 from balaitous.ct.volume import read_ct
 from balaitous.networks.runtime import Chunker
 from balaitous.provenance import PACKAGES, recorded_warnings

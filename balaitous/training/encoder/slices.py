@@ -20,8 +20,8 @@ from PIL import Image
 from torch.nn import functional as F
 
 import balaitous
+from balaitous.cohort.items import Scan, list_scans, scans_in
 from balaitous.cohort.run import Run
-from balaitous.cohort.scans import Scan, list_scans, scans_in
 from balaitous.cohort.table import Row
 from balaitous.ct.lungs import AIR_HU, WINDOW_HU
 from balaitous.errors import InputError

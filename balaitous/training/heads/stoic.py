@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from balaitous.cohort.scans import Scan, list_scans
+from balaitous.cohort.items import Scan, list_scans
 from balaitous.cohort.table import Row, row_names
 from balaitous.ct.volume import CT, write_mha
 from balaitous.errors import InputError

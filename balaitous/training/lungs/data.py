@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 import balaitous
-from balaitous.cohort.scans import list_scans
+from balaitous.cohort.items import list_scans
 from balaitous.ct.volume import scan_name
 from balaitous.errors import InputError, explain
 from balaitous.evaluation.tasks import outcome_of, read_csv, some

@@ -22,7 +22,7 @@ pytest.importorskip("lightly", reason="needs lightly and accelerate, which are a
 pytest.importorskip("accelerate", reason="needs lightly and accelerate, which are an optional extra (balaitous[train])")
 
 from balaitous.cli import main
-from balaitous.cohort.scans import list_scans
+from balaitous.cohort.items import list_scans
 from balaitous.ct.volume import write_mha
 from balaitous.errors import InputError, WeightsError
 from balaitous.networks.layouts import vit_from

@@ -15,7 +15,7 @@ import fsspec
 import pandas as pd
 from pydicom.tag import Tag
 
-from balaitous.cohort.remote import is_url, reachable, shown
+from balaitous.cohort.addresses import is_url, reachable, shown
 from balaitous.ct.dicom import read_header
 from balaitous.ct.volume import IMAGE_SUFFIXES
 from balaitous.errors import InputError
