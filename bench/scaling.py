@@ -61,7 +61,8 @@ def with_slices(scan: Path, times: int, bundle: str, precision: str, out: Path) 
     """Time and peak memory of a scan that is `times` as tall."""
     ct = resample(read_ct(scan), SPACING_MM)
     tall = out / f"tall_{times}.mha"
-    write_mha(tall, replace(ct, hu=np.repeat(ct.hu, times, axis=0)))
+    hu = np.repeat(ct.hu, times, axis=0)
+    write_mha(tall, replace(ct, hu=hu, grid=replace(ct.grid, shape=hu.shape)))
     run = out / f"run_{times}"
     subprocess.run([sys.executable, BENCH / "ours.py", run, bundle, precision, tall], check=True)
     facts = json.loads((run / "run.json").read_text())

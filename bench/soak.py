@@ -77,7 +77,8 @@ def make_scans(folder: Path) -> list[Path]:
     folder.mkdir(exist_ok=True)
     for seed in SEEDS:
         ct = make_phantom(seed, spacing_mm=(4, 4, 10), size=(84, 70, 22)).ct
-        write_mha(folder / f"phantom{seed}.mha", replace(ct, hu=ct.hu[MIDDLE]))
+        hu = ct.hu[MIDDLE]
+        write_mha(folder / f"phantom{seed}.mha", replace(ct, hu=hu, grid=replace(ct.grid, shape=hu.shape)))
     (folder / NO_IMAGE).write_text("not an image")
     return [*(folder / f"phantom{seed}.mha" for seed in SEEDS), folder / NO_IMAGE]
 

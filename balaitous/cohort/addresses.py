@@ -17,9 +17,8 @@ from fsspec.core import url_to_fs
 
 from balaitous.ct.volume import scan_name
 from balaitous.errors import BalaitousError, InputError
-from balaitous.reading.headers import MAXIMUM_HEADER_BYTES
+from balaitous.reading.headers import voxel_file_of
 
-VOXEL_FILE = re.compile(rb"^(?:ElementDataFile\s*=|data ?file\s*:)[ \t]*(.*?)[ \t\r]*$", re.IGNORECASE | re.MULTILINE)
 PASSWORD = re.compile(r"(?<=://)([^/@:\s]*):[^/\s]*@")
 SIGNATURE = re.compile(r"(https?://[^?\s]*)\?[^\s'\")]*")  # of a pre-signed address
 
@@ -102,13 +101,10 @@ def _fetch(files: fsspec.AbstractFileSystem, root: str, folder: Path) -> Path:
         files.get([each for each, _ in below], [str(local / relative) for _, relative in below])
     else:
         files.get_file(root, str(local))
-    if local.suffix.lower() in (".mhd", ".nhdr"):
-        with local.open("rb") as header:
-            voxels = VOXEL_FILE.search(header.read(MAXIMUM_HEADER_BYTES))
-        voxel_file = voxels[1].decode("latin-1") if voxels else ""
-        # Only beside the header, as one file: lists of files are for local folders.
-        if voxel_file == PurePosixPath(voxel_file).name and voxel_file.upper() not in ("", "LOCAL", "LIST"):
-            files.get_file(f"{parent}/{voxel_file}", str(folder / voxel_file))
+    with suppress(InputError):  # a header that is none: reading it will say so
+        # Only a file right beside the header: a copy has no other folder.
+        if local.is_file() and (voxels := voxel_file_of(local)) == PurePosixPath(voxels or "").name:
+            files.get_file(f"{parent}/{voxels}", str(folder / voxels))
     if not root.startswith("http"):
         sidecar = f"{scan_name(local)}.json"
         with suppress(FileNotFoundError, PermissionError):  # S3 forbids what is not there, where listing is forbidden

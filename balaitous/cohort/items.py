@@ -17,12 +17,12 @@ from pydicom.tag import Tag
 
 from balaitous.cohort.addresses import is_url, reachable, shown
 from balaitous.ct.dicom import read_header
-from balaitous.ct.volume import IMAGE_SUFFIXES
 from balaitous.errors import InputError
+from balaitous.reading.headers import IMAGE_ENDINGS
 from balaitous.reading.integrity import files_below
 from balaitous.reading.patient import Patient, resolve
 
-SCAN_ENDINGS = (*IMAGE_SUFFIXES, ".zip")
+SCAN_ENDINGS = (*IMAGE_ENDINGS, ".zip")
 STUDY_INSTANCE_UID = Tag("StudyInstanceUID")
 
 

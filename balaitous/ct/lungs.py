@@ -9,7 +9,7 @@ Hofmanninger et al. 2020, doi:10.1186/s41747-020-00173-2: body crop, 2-D U-Net, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -34,27 +34,27 @@ ALL_NEIGHBOURS_3D = np.ones((3, 3, 3), bool)
 Box = tuple[slice, slice]  # rows, columns
 
 
-# --- step 4: lung labels ---------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class BodyCrops:
+    """What the U-Net looks at: the body in every axial slice of a volume.
 
-
-def segment_lungs(hu: NDArray, label_crops: Callable[[NDArray], NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Label the lungs of a volume slice by slice, then make the labels consistent in 3-D.
-
-    Parameters
+    Attributes
     ----------
-    hu : (Z, Y, X), LPS, in HU
-    label_crops : the network: `body_crops` (Z, 256, 256) in HU → their labels (Z, 256, 256)
-
-    Returns
-    -------
-    (Z, Y, X) of 0 background, 1 right lung, 2 left lung
+    crops : (Z, 256, 256) in HU, windowed
+    boxes : where they lie in the volume's slices
+    shape : (Z, Y, X) of the volume
     """
-    crops, boxes = body_crops(hu)
-    return volume_labels(label_crops(crops), boxes, hu.shape)
+
+    crops: NDArray
+    boxes: list[Box]
+    shape: tuple[int, ...]
 
 
-def body_crops(hu: NDArray) -> tuple[NDArray, list[Box]]:
-    """What the U-Net looks at: the body in every axial slice, (Z, 256, 256) in HU, windowed; and the body's boxes.
+# --- step 4: lung labels; the network between these two is in networks/lungs.py --------------------------------------
+
+
+def body_crops(hu: NDArray) -> BodyCrops:
+    """Cut the body out of every axial slice.
 
     Parameters
     ----------
@@ -69,13 +69,13 @@ def body_crops(hu: NDArray) -> tuple[NDArray, list[Box]]:
         scale = (UNET_GRID / body.shape[0], UNET_GRID / body.shape[1])
         ndimage.zoom(body, scale, output=crop, order=1, mode="nearest")
         boxes.append(box)
-    return crops, boxes
+    return BodyCrops(crops, boxes, hu.shape)
 
 
-def volume_labels(labels: NDArray[np.uint8], boxes: list[Box], shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Labels of a volume of the given shape (Z, Y, X) from those of its `body_crops` (Z, 256, 256)."""
-    out = np.zeros(shape, np.uint8)
-    for axial, crop, box in zip(out, merge_components(labels), boxes, strict=True):
+def volume_labels(labels: NDArray[np.uint8], body: BodyCrops) -> NDArray[np.uint8]:
+    """Labels (Z, Y, X) of a volume, consistent in 3-D, from those of its `body_crops` (Z, 256, 256)."""
+    out = np.zeros(body.shape, np.uint8)
+    for axial, crop, box in zip(out, merge_components(labels), body.boxes, strict=True):
         height, width = axial[box].shape
         axial[box] = crop[np.ix_(nearest(UNET_GRID, height), nearest(UNET_GRID, width))]
     return out

@@ -48,7 +48,7 @@ LEAST_BLOOD_ML = 20.0
 def check_scan(ct: CT) -> tuple[Check, ...]:
     """Check the grid, the Hounsfield units and the slices of a CT before it is resampled."""
     slices, rows, columns = ct.hu.shape
-    x, y, z = ct.spacing_mm
+    x, y, z = ct.grid.spacing_mm
     counts = histogram(ct.hu)
     body = counts[BODY_ABOVE_HU - FLOOR_HU :].sum()
     dense = counts[DENSE_ABOVE_HU - FLOOR_HU :].sum()
@@ -121,13 +121,13 @@ def check_lungs(ct: CT, labels: NDArray[np.uint8], volume_litres: float) -> tupl
     """
     lungs = labels > 0
     area = np.count_nonzero(lungs, axis=(1, 2))
-    x, y = (math.ceil(EDGE_MM / spacing) for spacing in ct.spacing_mm[:2])
+    x, y = (math.ceil(EDGE_MM / spacing) for spacing in ct.grid.spacing_mm[:2])
     at_edge = area > np.count_nonzero(lungs[:, y:-y, x:-x], axis=(1, 2))
     (box,) = ndimage.find_objects(lungs.view(np.uint8))
     hu, inside = ct.hu[box], lungs[box]
     holds_air = hu < TISSUE_THRESHOLD_HU  # what the method takes for lung; solid tissue may be labelled so, too
     right, left = (int(np.count_nonzero((labels[box] == label) & holds_air)) for label in (RIGHT, LEFT))
-    voxel_ml = math.prod(ct.spacing_mm) / 1000
+    voxel_ml = ct.grid.voxel_ml
     measured = {
         "lung_volume": volume_litres,
         "lung_density": hu[inside].mean(dtype=float),

@@ -11,9 +11,9 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -22,21 +22,19 @@ import numpy as np
 import SimpleITK as sitk
 
 from balaitous.ct.dicom import select_series
+from balaitous.ct.grid import Grid, StoredOrder, Triple
 from balaitous.ct.plausibility import FLOOR_HU, check_hounsfield, check_volume
 from balaitous.errors import InputError, MaskError, one_line
 from balaitous.memory import is_out_of_memory
 from balaitous.reading.archive import unpacked
-from balaitous.reading.headers import METAIMAGE_ENDINGS, NRRD_ENDINGS, locate_voxels
+from balaitous.reading.headers import IMAGE_ENDINGS, format_of
 from balaitous.reading.integrity import check_is_data, check_whole
 from balaitous.reading.limits import Deadline, maximum_voxels
 from balaitous.reading.patient import Patient, format_age, format_sex, from_header, read_sidecar
 from balaitous.reading.pixel_data import copy_slices
 
-IMAGE_SUFFIXES = (".mha", ".mhd", ".nii.gz", ".nii", ".nrrd", ".nhdr")
 SPACING_MM = (1.5, 1.5, 5.0)  # x, y, z: what the published networks were trained on
 GRID_TOLERANCE = 0.1  # of the smallest spacing: headers round; a mask further off was made on another grid
-
-Triple = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -46,28 +44,29 @@ class CT:
     Attributes
     ----------
     hu : (Z, Y, X), Hounsfield units ≥ −1024; int16 where the source is integral, else float32
-    spacing_mm, origin_mm : x, y, z; the origin is the centre of voxel (0, 0, 0) of `hu`, in LPS
-    direction : nine cosines, row by row; column k is the direction of axis k (x, y, z)
-    reversed_axes : x, y, z: whether the stored voxels were reversed along that axis to reach LPS
+    grid : where the voxels lie
     name : name of the file or the series folder, without endings: the PatientID of tables
-    path : where it was read from
+    path : where it was read from; "" for one from memory
     series_uid : SeriesInstanceUID, DICOM only
     patient : what header and side-car say of age and sex
-    stored_axes : x, y, z: which stored axis became this one
-    stored_origin_mm : centre of the first stored voxel, which anchors `resample`; None: derived from `origin_mm`
+    stored : the order of the voxels in the file, which `resample` goes back to
+
+    Raises
+    ------
+    ValueError : the voxels are not of the grid's shape
     """
 
     hu: np.ndarray
-    spacing_mm: Triple
-    origin_mm: Triple
-    direction: tuple[float, ...]
-    reversed_axes: tuple[bool, bool, bool]
+    grid: Grid
     name: str
-    path: str
-    series_uid: str | None
-    patient: Patient
-    stored_axes: tuple[int, int, int] = (0, 1, 2)
-    stored_origin_mm: Triple | None = None
+    path: str = ""
+    series_uid: str | None = None
+    patient: Patient = field(default_factory=Patient)
+    stored: StoredOrder = field(default_factory=StoredOrder)
+
+    def __post_init__(self) -> None:
+        if self.hu.shape != self.grid.shape:
+            raise ValueError(f"hu must have the grid's shape {self.grid.shape}. Got {self.hu.shape} instead.")
 
 
 def read_ct(path: str | os.PathLike[str], *, series: str | None = None) -> CT:
@@ -75,7 +74,7 @@ def read_ct(path: str | os.PathLike[str], *, series: str | None = None) -> CT:
 
     Parameters
     ----------
-    path : an image file (`IMAGE_SUFFIXES`), a folder with a DICOM series, or a zip of such a folder
+    path : an image file (`IMAGE_ENDINGS`), a folder with a DICOM series, or a zip of such a folder
     series : SeriesInstanceUID to read from a folder or zip; None: the series with the most axial slices
 
     Raises
@@ -94,11 +93,11 @@ def read_ct(path: str | os.PathLike[str], *, series: str | None = None) -> CT:
             check_is_data(path)
             with unpacked(path) as folder:
                 return _read_series(folder, path, series)
-        if not name.endswith(IMAGE_SUFFIXES):
+        if not name.endswith(IMAGE_ENDINGS):
             what = (
                 "a single DICOM file; give its folder" if name.endswith(".dcm") else f"{path.suffix or 'no ending'!r}"
             )
-            raise InputError(f"expected {', '.join(IMAGE_SUFFIXES)}, a DICOM folder or a .zip of one, found {what}")
+            raise InputError(f"expected {', '.join(IMAGE_ENDINGS)}, a DICOM folder or a .zip of one, found {what}")
         if series is not None:
             raise InputError(f"expected a DICOM folder or zip to choose series {series} from, found an image file")
         return _read_file(path)
@@ -113,7 +112,7 @@ def read_ct(path: str | os.PathLike[str], *, series: str | None = None) -> CT:
 def scan_name(path: str | os.PathLike[str]) -> str:
     """Name of a scan in tables: of its file without the endings of images, of its folder."""
     path = Path(os.path.abspath(path))
-    ending = next((each for each in (*IMAGE_SUFFIXES, ".zip") if path.name.lower().endswith(each)), "")
+    ending = next((each for each in (*IMAGE_ENDINGS, ".zip") if path.name.lower().endswith(each)), "")
     return path.name if path.is_dir() else path.name[: len(path.name) - len(ending)]
 
 
@@ -129,26 +128,43 @@ def resample(ct: CT, spacing_mm: Triple = SPACING_MM) -> CT:
     InputError
         The volume is thinner than one new voxel.
     """
-    size = ct.hu.shape[::-1]
-    new_size = [int(n * old / new) for n, old, new in zip(size, ct.spacing_mm, spacing_mm, strict=True)]
-    if min(new_size) < 1 or math.prod(new_size) > maximum_voxels():
-        extent = " × ".join(f"{n * spacing:.4g}" for n, spacing in zip(size, ct.spacing_mm, strict=True))
-        raise InputError(f"{ct.path}: expected a chest, found {extent} mm; give a whole CT with its spacing in mm")
-    if tuple(new_size) == size and tuple(spacing_mm) == ct.spacing_mm:
+    hu, grid, order = _resampled(ct.hu, ct, spacing_mm)
+    if hu is ct.hu:
         return ct
-    stored = _stored_image(ct)
+    return replace(ct, hu=hu, grid=grid, stored=order)
+
+
+def resample_on(ct: CT, array: np.ndarray, spacing_mm: Triple = SPACING_MM) -> np.ndarray:
+    """Resample an array (Z, Y, X) on the grid of a CT, such as a mask, as `resample` does the CT.
+
+    Raises
+    ------
+    InputError : as `resample`
+    """
+    return _resampled(array, ct, spacing_mm)[0]
+
+
+def _resampled(array: np.ndarray, ct: CT, spacing_mm: Triple) -> tuple[np.ndarray, Grid, StoredOrder]:
+    size, old_spacing_mm = ct.grid.shape[::-1], ct.grid.spacing_mm
+    new_size = [int(n * old / new) for n, old, new in zip(size, old_spacing_mm, spacing_mm, strict=True)]
+    if min(new_size) < 1 or math.prod(new_size) > maximum_voxels():
+        extent = " × ".join(f"{each:.4g}" for each in ct.grid.extent_mm)
+        raise InputError(f"{ct.path}: expected a chest, found {extent} mm; give a whole CT with its spacing in mm")
+    if tuple(new_size) == size and tuple(spacing_mm) == old_spacing_mm:
+        return array, ct.grid, ct.stored
+    stored = _stored_image(array, ct.grid, ct.stored)
     resampled = sitk.Resample(
         stored,
-        _in_stored_order(new_size, ct.stored_axes),
+        _in_stored_order(new_size, ct.stored.axes),
         sitk.Transform(),
         sitk.sitkLinear,
         stored.GetOrigin(),
-        _in_stored_order(spacing_mm, ct.stored_axes),
+        _in_stored_order(spacing_mm, ct.stored.axes),
         stored.GetDirection(),
         0.0,
         stored.GetPixelID(),
     )
-    return replace(ct, **_oriented(resampled, sitk.GetArrayFromImage(resampled)))
+    return _oriented(resampled, sitk.GetArrayFromImage(resampled))
 
 
 def read_labels(path: str | os.PathLike[str], ct: CT) -> np.ndarray:
@@ -156,7 +172,7 @@ def read_labels(path: str | os.PathLike[str], ct: CT) -> np.ndarray:
 
     Parameters
     ----------
-    path : an image file (`IMAGE_SUFFIXES`)
+    path : an image file (`IMAGE_ENDINGS`)
     ct : as it was read, not resampled
 
     Returns
@@ -175,41 +191,52 @@ def read_labels(path: str | os.PathLike[str], ct: CT) -> np.ndarray:
         image, _ = _whole_image(path)
     except InputError as error:
         raise MaskError(f"{path}: expected the mask of {ct.path}: {error}") from error
-    labels = replace(ct, **_oriented(image, sitk.GetArrayFromImage(image)))
-    if labels.hu.shape != ct.hu.shape:
-        found = _grid(labels)
-    else:
-        apart_mm = np.linalg.norm(_corners(labels) - _corners(ct), axis=1).max()
-        if apart_mm <= GRID_TOLERANCE * min(ct.spacing_mm):
-            return labels.hu
-        found = f"{_grid(labels)}, a corner of it {apart_mm:.3g} mm away"
+    labels, grid, _ = _oriented(image, sitk.GetArrayFromImage(image))
+    found = str(grid)
+    if grid.shape == ct.grid.shape:
+        apart_mm = grid.apart_mm(ct.grid)
+        if apart_mm <= GRID_TOLERANCE * min(ct.grid.spacing_mm):
+            return labels
+        found += f", a corner of it {apart_mm:.3g} mm away"
     raise MaskError(
-        f"{path}: expected a mask on the grid of {ct.path} ({_grid(ct)}), found {found}. Resample it to its CT "
+        f"{path}: expected a mask on the grid of {ct.path} ({ct.grid}), found {found}. Resample it to its CT "
         "(nearest neighbour), and check origin and direction."
     )
 
 
-def _grid(ct: CT) -> str:
-    size, spacing = (" × ".join(f"{each:.4g}" for each in numbers) for numbers in (ct.hu.shape[::-1], ct.spacing_mm))
-    return f"{size} voxels of {spacing} mm"
-
-
-def _corners(ct: CT) -> np.ndarray:
-    """Where the first voxel is, and the last one along each axis: (4, 3) in mm, LPS."""
-    edges = np.reshape(ct.direction, (3, 3)) * ((np.array(ct.hu.shape[::-1]) - 1) * ct.spacing_mm)
-    return np.array(ct.origin_mm) + np.vstack([np.zeros(3), edges.T])
-
-
 def write_mha(path: str | os.PathLike[str], ct: CT) -> None:
     """Write a CT, in LPS, as zlib-compressed MetaImage with ``PatientAge`` (whole years) and ``PatientSex``."""
-    image = sitk.GetImageFromArray(np.ascontiguousarray(ct.hu))
-    image.SetSpacing(ct.spacing_mm)
-    image.SetOrigin(ct.origin_mm)
-    image.SetDirection(ct.direction)
+    patient = {}
     if ct.patient.age_years is not None:
-        image.SetMetaData("PatientAge", format_age(ct.patient.age_years))
+        patient["PatientAge"] = format_age(ct.patient.age_years)
     if ct.patient.sex is not None:
-        image.SetMetaData("PatientSex", format_sex(ct.patient.sex))
+        patient["PatientSex"] = format_sex(ct.patient.sex)
+    write_volume(path, ct.hu, ct.grid, patient)
+
+
+def write_volume(
+    path: str | os.PathLike[str], array: np.ndarray, grid: Grid, header: Mapping[str, str] | None = None
+) -> None:
+    """Write voxels, such as a mask on the grid of its CT, as a compressed image file.
+
+    Parameters
+    ----------
+    path : its ending, one of `IMAGE_ENDINGS`, tells the format
+    array : (Z, Y, X), of the grid's shape; bool is written as 0 and 1
+    header : what the format's header says besides
+
+    Raises
+    ------
+    ValueError : the voxels are not of the grid's shape
+    """
+    if array.shape != grid.shape:
+        raise ValueError(f"array must have the grid's shape {grid.shape}. Got {array.shape} instead.")
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array.astype(np.uint8) if array.dtype == bool else array))
+    image.SetSpacing(grid.spacing_mm)
+    image.SetOrigin(grid.origin_mm)
+    image.SetDirection(grid.direction)
+    for key, value in (header or {}).items():
+        image.SetMetaData(key, value)
     sitk.WriteImage(image, os.fspath(path), useCompression=True)
 
 
@@ -256,17 +283,19 @@ def _read_file(path: Path) -> CT:
 def _whole_image(path: Path) -> tuple[sitk.Image, sitk.ImageFileReader]:
     """The 3-D image of a file that is whole, and its reader, which knows the header."""
     check_is_data(path)
-    voxels = locate_voxels(path)
+    image_format = format_of(path)
+    voxels = image_format.locate(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(_name_for_itk(path))
-    reader.SetImageIO(_image_io(path))
+    reader.SetImageIO(image_format.image_io)  # SimpleITK would try twenty, and finds none for .MHA
     with _quiet_and_clear():
         reader.ReadImageInformation()
     kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
     if " of " in kind:
         raise InputError(f"expected one number a voxel, found a {kind} (such as RGB); give a CT in Hounsfield units")
     check_volume(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
-    check_whole(voxels, _declared_bytes(reader))
+    bits = voxels.bits or 8 * sitk.Image([1, 1, 1], reader.GetPixelID()).GetSizeOfPixelComponent()
+    check_whole(voxels, voxels.header_bytes + math.prod(reader.GetSize()) * bits // 8)
     image = _execute(reader)
     return image if image.GetDimension() == 3 else image[:, :, :, 0], reader
 
@@ -277,19 +306,6 @@ def _name_for_itk(path: Path) -> str:
         return path.as_posix().encode().decode()
     except UnicodeEncodeError:
         raise InputError(f"expected a file name in UTF-8, found {os.fsencode(path.name)!r}; rename it") from None
-
-
-def _image_io(path: Path) -> str:
-    """The only reader that a file's ending stands for: SimpleITK would try twenty, and finds none for .MHA."""
-    ending = path.suffix.lower()
-    return "MetaImageIO" if ending in METAIMAGE_ENDINGS else "NrrdImageIO" if ending in NRRD_ENDINGS else "NiftiImageIO"
-
-
-def _declared_bytes(reader: sitk.ImageFileReader) -> int:
-    voxels = math.prod(reader.GetSize())
-    if reader.HasMetaDataKey("bitpix"):  # NIfTI: SimpleITK reports the type after rescaling, not the stored one
-        return int(float(reader.GetMetaData("vox_offset"))) + voxels * int(reader.GetMetaData("bitpix")) // 8
-    return voxels * sitk.Image([1, 1, 1], reader.GetPixelID()).GetSizeOfPixelComponent()
 
 
 def _execute(reader: sitk.ImageFileReader | sitk.ImageSeriesReader) -> sitk.Image:
@@ -320,8 +336,8 @@ def _ct(image: sitk.Image, path: Path, series_uid: str | None, patient: Patient)
     sidecar = Path(os.path.abspath(path)).parent / f"{name}.json"
     if sidecar.is_file():
         patient = patient.filled_from(read_sidecar(sidecar))
-    fields = _oriented(image, _hounsfield(image))
-    return CT(**fields, name=name, path=os.fspath(path), series_uid=series_uid, patient=patient)
+    hu, grid, order = _oriented(image, _hounsfield(image))
+    return CT(hu, grid, name, os.fspath(path), series_uid, patient, order)
 
 
 def _hounsfield(image: sitk.Image) -> np.ndarray:
@@ -334,38 +350,37 @@ def _hounsfield(image: sitk.Image) -> np.ndarray:
     return np.maximum(stored, kind(FLOOR_HU), out=np.empty(stored.shape, kind), casting="unsafe")
 
 
-def _oriented(stored: sitk.Image, array: np.ndarray) -> dict[str, Any]:
-    """The fields of `CT` that hold voxels and geometry: `array`, in the order of `stored`, seen in LPS."""
+def _oriented(stored: sitk.Image, array: np.ndarray) -> tuple[np.ndarray, Grid, StoredOrder]:
+    """`array`, in the order of `stored`, seen in LPS; its grid; and how it was stored."""
     direction = np.reshape(stored.GetDirection(), (3, 3))
-    axes = max(permutations(range(3)), key=lambda order: sum(abs(direction[k, order[k]]) for k in range(3)))
+    i, j, k = max(permutations(range(3)), key=lambda order: sum(abs(direction[n, order[n]]) for n in range(3)))
+    axes = (i, j, k)
     direction = direction[:, axes]
-    reversed_axes = tuple(bool(direction[k, k] < 0) for k in range(3))
+    x, y, z = (bool(direction[n, n] < 0) for n in range(3))
+    back = (x, y, z)
     size, spacing = np.array(stored.GetSize())[list(axes)], np.array(stored.GetSpacing())[list(axes)]
-    origin = np.array(stored.GetOrigin()) + direction @ (reversed_axes * (size - 1) * spacing)
+    origin = np.array(stored.GetOrigin()) + direction @ (back * (size - 1) * spacing)
     # NumPy's axes count the other way: x is axis 2.
-    hu = array.transpose([2 - axes[k] for k in (2, 1, 0)])
-    return {
-        "hu": _reversed_along(hu, reversed_axes),
-        "spacing_mm": tuple(spacing.tolist()),
-        "origin_mm": tuple(origin.tolist()),
-        "direction": tuple((np.where(reversed_axes, -direction, direction) + 0.0).ravel().tolist()),
-        "reversed_axes": reversed_axes,
-        "stored_axes": axes,
-        "stored_origin_mm": stored.GetOrigin(),
-    }
+    turned = _reversed_along(array.transpose([2 - axes[n] for n in (2, 1, 0)]), back)
+    grid = Grid(
+        turned.shape,
+        tuple(spacing.tolist()),
+        tuple(origin.tolist()),
+        tuple((np.where(back, -direction, direction) + 0.0).ravel().tolist()),
+    )
+    return turned, grid, StoredOrder(axes, back, stored.GetOrigin())
 
 
-def _stored_image(ct: CT) -> sitk.Image:
+def _stored_image(array: np.ndarray, grid: Grid, order: StoredOrder) -> sitk.Image:
     """Inverse of `_oriented`: voxels and geometry as they were stored."""
-    columns = np.reshape(ct.direction, (3, 3)) * np.where(ct.reversed_axes, -1.0, 1.0)
-    first_voxel = np.array(ct.reversed_axes) * (np.array(ct.hu.shape[::-1]) - 1) * ct.spacing_mm
-    origin = ct.stored_origin_mm or tuple(np.array(ct.origin_mm) - columns @ first_voxel)
-    back = np.argsort(ct.stored_axes)
-    array = _reversed_along(ct.hu, ct.reversed_axes).transpose([2 - back[k] for k in (2, 1, 0)])
-    image = sitk.GetImageFromArray(np.ascontiguousarray(array))
-    image.SetSpacing(_in_stored_order(ct.spacing_mm, ct.stored_axes))
-    image.SetOrigin(origin)
-    image.SetDirection(columns[:, back].ravel().tolist())
+    columns = np.reshape(grid.direction, (3, 3)) * np.where(order.reversed, -1.0, 1.0)
+    first_voxel = np.array(order.reversed) * (np.array(grid.shape[::-1]) - 1) * grid.spacing_mm
+    places = np.argsort(order.axes)
+    stored = _reversed_along(array, order.reversed).transpose([2 - places[k] for k in (2, 1, 0)])
+    image = sitk.GetImageFromArray(np.ascontiguousarray(stored))
+    image.SetSpacing(_in_stored_order(grid.spacing_mm, order.axes))
+    image.SetOrigin(order.origin_mm or tuple(np.array(grid.origin_mm) - columns @ first_voxel))
+    image.SetDirection(columns[:, places].ravel().tolist())
     return image
 
 

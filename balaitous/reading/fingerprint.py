@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from balaitous.errors import InputError
-from balaitous.reading.headers import METAIMAGE_ENDINGS, NRRD_ENDINGS, locate_voxels
+from balaitous.reading.headers import locate_voxels, voxel_file_of
 from balaitous.reading.integrity import files_below
 
 DICOM_MARK = b"DICM"  # after a preamble of 128 bytes (PS3.10, 7.1); files without it are not read as DICOM either
@@ -19,8 +19,8 @@ def content_sha256(path: str | os.PathLike[str]) -> str:
 
     Of an image file or a zip it is that of its bytes, as ``sha256sum`` prints it. Of a DICOM folder it is that of the
     list that ``sha256sum`` prints of its DICOM files (hash, two spaces, name inside the folder), sorted by name; other
-    files do not count. Of a header with its voxels in other files (``.mhd``, ``.nhdr``) it is that of such a list too:
-    the header, whose name is left out, and the files that it names, in its order.
+    files do not count. Of a header with its voxels in another file (``.mhd``, ``.nhdr``) it is that of such a list too:
+    the header, whose name is left out, and the file that it names.
 
     Parameters
     ----------
@@ -36,10 +36,8 @@ def content_sha256(path: str | os.PathLike[str]) -> str:
         return _sha256_of_list((name, path / name) for name in _dicom_files(path))
     if path.exists() and not path.is_file():  # to open a pipe is to wait for ever
         raise OSError(f"{path} is no file")
-    voxels = _voxel_files(path) if path.suffix.lower() in (*METAIMAGE_ENDINGS, *NRRD_ENDINGS) else []
-    if voxels:
-        return _sha256_of_list([("", path), *((name, path.parent / name) for name in voxels)])
-    return _sha256(path)
+    voxels = _voxels_beside(path)
+    return _sha256_of_list([("", path), voxels]) if voxels else _sha256(path)
 
 
 def _sha256(path: Path) -> str:
@@ -65,10 +63,12 @@ def _is_dicom(path: Path) -> bool:
         return file.read(132)[128:] == DICOM_MARK
 
 
-def _voxel_files(header: Path) -> list[str]:
-    """Names of the files beside a header that hold its voxels; none if it holds them itself, or they cannot be read."""
+def _voxels_beside(path: Path) -> tuple[str, Path] | None:
+    """Name and path of the file beside a header that has its voxels; None if it has them itself, or cannot be read."""
     try:
-        files = locate_voxels(header).files
+        if voxel_file_of(path) is None:
+            return None
+        file = locate_voxels(path).file
     except InputError:
-        return []
-    return [file.relative_to(header.parent).as_posix() for file in files if file != header]
+        return None
+    return file.relative_to(path.parent).as_posix(), file

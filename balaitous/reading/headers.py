@@ -1,8 +1,8 @@
-"""Where the header of an image file says its voxels are: MetaImage, NRRD, NIfTI-1.
+"""The formats of image files, MetaImage, NRRD and NIfTI-1: one record each, and where a header says its voxels are.
 
 SimpleITK's readers go wherever a header sends them: to any file of the machine, to standard input, to a pattern that C
 formats. So headers are read here first, and only what is understood completely goes on. What no CT is stored as is
-refused: voxels written as text, bzip2, lists of compressed files, NIfTI in two files.
+refused: voxels written as text, bzip2, a file a slice, NIfTI in two files.
 
 References
 ----------
@@ -18,25 +18,58 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from balaitous.errors import InputError
 from balaitous.reading.integrity import GZIP_MAGIC, StoredVoxels, check_inside
 
-METAIMAGE_ENDINGS, NRRD_ENDINGS = (".mha", ".mhd"), (".nrrd", ".nhdr")
 MAXIMUM_HEADER_BYTES = 2**20
 MAXIMUM_LINE_BYTES = 32_000  # longer ones end MetaIO's reading, as do keys of more than 498
 MAXIMUM_KEY_LENGTH = 400
 DIMENSIONS = tuple("123456789")  # what MetaIO can hold; three are wanted, which is checked later
-PATTERN = re.compile(r"([^\s%]*%(?:0[1-9])?d[^\s%]*) (\d{1,9}) (\d{1,9}) ([1-9]\d{0,8})")  # slice%03d.raw 1 40 1
 NIFTI_HEADER_BYTES, NIFTI_VOXELS_FROM = 348, 352  # four bytes between them say whether extensions follow
 NIFTI_BITS = {2: 8, 4: 16, 8: 32, 16: 32, 64: 64, 256: 8, 512: 16, 768: 32, 1024: 64, 1280: 64}  # of each datatype
 
 
+@dataclass(frozen=True)
+class ImageFormat:
+    """A format of image files.
+
+    Attributes
+    ----------
+    name : for people
+    endings : of its files' names
+    image_io : SimpleITK's reader of it
+    locate : where the voxels of a file are
+    voxel_file : the name of the file beside a header that has its voxels, as the header tells it; None: it has them
+        itself. None where a header never names another file
+    """
+
+    name: str
+    endings: tuple[str, ...]
+    image_io: str
+    locate: Callable[[Path], StoredVoxels]
+    voxel_file: Callable[[Path], str | None] | None = None
+
+
+def format_of(path: Path) -> ImageFormat:
+    """The format that a file's name promises.
+
+    Raises
+    ------
+    InputError : none of `FORMATS`
+    """
+    for each in FORMATS:
+        if path.name.lower().endswith(each.endings):
+            return each
+    raise InputError(f"expected {', '.join(IMAGE_ENDINGS)}, found {path.suffix or 'no ending'!r}; convert it")
+
+
 def locate_voxels(path: Path) -> StoredVoxels:
-    """Where the voxels of an image file are, in files of its own folder.
+    """Where the voxels of an image file are, in a file of its own folder.
 
     Raises
     ------
@@ -44,18 +77,23 @@ def locate_voxels(path: Path) -> StoredVoxels:
         The header is not of the format that the file's name promises, says a thing twice, or names a data file that is
         not there or lies outside the folder.
     """
-    name = path.name.lower()
-    if name.endswith(METAIMAGE_ENDINGS):
-        return _locate_metaimage(path)
-    if name.endswith(NRRD_ENDINGS):
-        return _locate_nrrd(path)
-    return _locate_nifti(path)
+    return format_of(path).locate(path)
+
+
+def voxel_file_of(path: Path) -> str | None:
+    """The name of the file beside a header that has its voxels; None of any file that has them itself.
+
+    Raises
+    ------
+    InputError : as `locate_voxels`, as far as the header goes
+    """
+    voxel_file = format_of(path).voxel_file
+    return voxel_file(path) if voxel_file else None
 
 
 def _locate_metaimage(path: Path) -> StoredVoxels:
     with path.open("rb") as file:
         fields, offset = _metaimage_fields(file)
-        following = file.read(MAXIMUM_HEADER_BYTES)
     missing = [key for key in ("NDims", "DimSize", "ElementType") if key not in fields]
     if missing:
         raise InputError(f"expected a MetaImage header with {', '.join(missing)}, found none; write the file again")
@@ -63,7 +101,7 @@ def _locate_metaimage(path: Path) -> StoredVoxels:
         raise InputError(f"expected a 3-D volume, found NDims = {fields['NDims'][:40]}; give one volume")
     if fields.get("BinaryData", "True")[:1] in {"F", "f"}:
         raise InputError("expected voxels in binary form, found BinaryData = False; write the file again")
-    data_file, local = fields["ElementDataFile"], fields["ElementDataFile"].upper() == "LOCAL"
+    local = fields["ElementDataFile"].upper() == "LOCAL"
     compressed = fields.get("CompressedData", "False")[:1] in {"T", "t", "1"}
     skipped = _whole_number(fields.get("HeaderSize", "0"), "HeaderSize")
     if skipped and (local or compressed):
@@ -75,10 +113,15 @@ def _locate_metaimage(path: Path) -> StoredVoxels:
         )
     length = int(told[:18]) if compressed and told.isdigit() else None
     if local:
-        return _declared(StoredVoxels((path,), offset, compressed, length))
-    slices = fields["DimSize"].split()[-1:]
-    files = _data_files(path, data_file, following, slices, compressed)
-    return _declared(StoredVoxels(files, max(0, skipped), compressed, length))
+        return _declared(StoredVoxels(path, offset, compressed, length))
+    beside = _beside(path, fields["ElementDataFile"])
+    return _declared(StoredVoxels(beside, max(0, skipped), compressed, length))
+
+
+def _metaimage_voxel_file(path: Path) -> str | None:
+    with path.open("rb") as file:
+        fields, _ = _metaimage_fields(file)
+    return None if fields["ElementDataFile"].upper() == "LOCAL" else fields["ElementDataFile"]
 
 
 def _metaimage_fields(file: BinaryIO) -> tuple[dict[str, str], int]:
@@ -93,16 +136,16 @@ def _metaimage_fields(file: BinaryIO) -> tuple[dict[str, str], int]:
             raise InputError("expected a MetaImage header (Key = value lines), found none; is it a MetaImage file?")
         if key in fields:
             raise InputError(f"expected each key of the MetaImage header once, found {key} twice; write the file again")
-        fields[key] = value
+        fields[key] = _single_file(value) if key == "ElementDataFile" else value
     return fields, file.tell()
 
 
 def _declared(voxels: StoredVoxels) -> StoredVoxels:
     """The voxels, once their file is known to hold the compressed bytes that the header tells: MetaIO trusts it."""
-    if voxels.declared_length is not None and voxels.lengths[0] < voxels.declared_length:
+    if voxels.declared_length is not None and voxels.length < voxels.declared_length:
         raise InputError(
-            f"expected {voxels.declared_length:,} compressed bytes as its header declares, {voxels.files[0].name} "
-            f"holds {voxels.lengths[0]:,}; the file is cut short or its header wrong: copy it again"
+            f"expected {voxels.declared_length:,} compressed bytes as its header declares, {voxels.file.name} "
+            f"holds {voxels.length:,}; the file is cut short or its header wrong: copy it again"
         )
     return voxels
 
@@ -110,7 +153,7 @@ def _declared(voxels: StoredVoxels) -> StoredVoxels:
 def _locate_nrrd(path: Path) -> StoredVoxels:
     with path.open("rb") as file:
         fields = _nrrd_fields(file)
-        offset, following = file.tell(), file.read(MAXIMUM_HEADER_BYTES)
+        offset = file.tell()
     encoding = fields.get("encoding", "").lower()
     if encoding not in {"raw", "gz", "gzip"}:
         raise InputError(f"expected NRRD with encoding raw or gzip, found {encoding or 'none'!r}; write the file again")
@@ -119,15 +162,17 @@ def _locate_nrrd(path: Path) -> StoredVoxels:
     if fields.get("lineskip", "0") != "0" or (skipped and compressed):
         raise InputError("expected voxels right after the header, found lines or bytes to skip; write the file again")
     if "datafile" not in fields:
-        return StoredVoxels((path,), offset + max(0, skipped), compressed)
-    slices = fields.get("sizes", "").split()[-1:]
-    return StoredVoxels(
-        _data_files(path, fields["datafile"], following, slices, compressed), max(0, skipped), compressed
-    )
+        return StoredVoxels(path, offset + max(0, skipped), compressed)
+    return StoredVoxels(_beside(path, fields["datafile"]), max(0, skipped), compressed)
+
+
+def _nrrd_voxel_file(path: Path) -> str | None:
+    with path.open("rb") as file:
+        return _nrrd_fields(file).get("datafile")
 
 
 def _nrrd_fields(file: BinaryIO) -> dict[str, str]:
-    """A magic line, ``field: value`` lines, an empty line before attached voxels; a list of files is the last field."""
+    """A magic line, ``field: value`` lines, an empty line before attached voxels."""
     fields: dict[str, str] = {}
     if not file.readline(MAXIMUM_HEADER_BYTES).startswith(b"NRRD"):
         raise InputError("expected a NRRD header, found none; is it a NRRD file?")
@@ -142,9 +187,7 @@ def _nrrd_fields(file: BinaryIO) -> dict[str, str]:
         key = key.strip().lower().replace(" ", "")
         if key in fields:
             raise InputError(f"expected each field of the NRRD header once, found {key} twice; write the file again")
-        fields[key] = value.strip()
-        if key == "datafile" and value.strip().upper().startswith("LIST"):
-            break
+        fields[key] = _single_file(value.strip()) if key == "datafile" else value.strip()
     return fields
 
 
@@ -175,7 +218,8 @@ def _locate_nifti(path: Path) -> StoredVoxels:
         raise InputError(
             f"expected NIfTI voxels from byte {NIFTI_VOXELS_FROM} on, found vox_offset {offset:g}; write the file again"
         )
-    return StoredVoxels((path,), 0, compressed)  # readers skip the header after inflating it
+    # Readers skip the header after inflating it, and report the type after rescaling, not the stored one.
+    return StoredVoxels(path, 0, compressed, header_bytes=int(offset), bits=bits)
 
 
 def _check_nifti_geometry(header: bytes, order: str) -> None:
@@ -188,38 +232,25 @@ def _check_nifti_geometry(header: bytes, order: str) -> None:
         raise InputError("expected numbers for voxel sizes, place and directions, found NaN or infinity; correct them")
 
 
-def _data_files(
-    header: Path, data_file: str, following: bytes, slices: Iterable[str], compressed: bool
-) -> tuple[Path, ...]:
-    """The files beside a header that it names: one, LIST with a file a line after it, or a pattern with its numbers."""
-    if data_file.upper().startswith("LIST") or "%" in data_file:
-        if compressed:
-            raise InputError("expected compressed voxels in one file, found a list of files; convert it to .mha")
-        if data_file.upper() == "LIST":
-            names = [os.fsdecode(line) for line in following.splitlines() if line]
-        else:
-            names = _names_of_pattern(data_file)
-        if [str(len(names))] != list(slices):
-            raise InputError(f"expected a file a slice, found {len(names)} in {data_file!r}; convert it to .mha")
-    else:
-        names = [data_file]
-    if any("\0" in name for name in names):
-        raise InputError(f"expected names of files, found {names[:3]}; write the file again")
-    files = tuple(header.parent / name for name in names)
-    for file, name in zip(files, names, strict=True):
-        check_inside(file, header.parent)
-        if not file.is_file() or name == "-":  # which stands for standard input
-            raise InputError(f"expected its voxels in {name} as the header says, that file is not there; copy both")
-    return files
-
-
-def _names_of_pattern(pattern: str) -> list[str]:
-    if (match := PATTERN.fullmatch(pattern)) is None:
+def _single_file(name: str) -> str:
+    """The name of the file that has the voxels, unless the header names several: LIST, or a pattern of numbers."""
+    if name.upper().split()[:1] == ["LIST"] or "%" in name:
         raise InputError(
-            f"expected a pattern such as 'slice%03d.raw 1 40 1', found {pattern!r}; convert the scan to .mha"
+            f"expected the voxels in one file, found a list of files ({name[:40]!r}); convert the scan to one .mha or "
+            ".nii.gz (ITK-SNAP and 3D Slicer do)"
         )
-    numbers = range(int(match[2]), int(match[3]) + 1, int(match[4]))
-    return [match[1] % number for number in numbers[: MAXIMUM_HEADER_BYTES // len(pattern)]]
+    if "\0" in name:
+        raise InputError(f"expected the name of a file, found {name!r}; write the file again")
+    return name
+
+
+def _beside(header: Path, name: str) -> Path:
+    """The file that a header names, once it is known to lie beside it."""
+    file = header.parent / name
+    check_inside(file, header.parent)
+    if not file.is_file() or name == "-":  # which stands for standard input
+        raise InputError(f"expected its voxels in {name} as the header says, that file is not there; copy both")
+    return file
 
 
 def _whole_number(text: str, name: str) -> int:
@@ -227,3 +258,11 @@ def _whole_number(text: str, name: str) -> int:
     if re.fullmatch(r"-1|\d{1,9}", text) is None:
         raise InputError(f"expected a number of bytes in {name}, found {text[:40]!r}; write the file again")
     return int(text)
+
+
+FORMATS = (
+    ImageFormat("MetaImage", (".mha", ".mhd"), "MetaImageIO", _locate_metaimage, _metaimage_voxel_file),
+    ImageFormat("NIfTI", (".nii.gz", ".nii"), "NiftiImageIO", _locate_nifti),
+    ImageFormat("NRRD", (".nrrd", ".nhdr"), "NrrdImageIO", _locate_nrrd, _nrrd_voxel_file),
+)
+IMAGE_ENDINGS = tuple(ending for each in FORMATS for ending in each.endings)

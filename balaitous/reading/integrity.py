@@ -32,29 +32,33 @@ class StoredVoxels:
 
     Attributes
     ----------
-    files : one, or several that hold equal parts in this order
-    offset : byte of each file that they start at
-    compressed : whether they are deflated; in one file then
+    file : that holds them
+    offset : byte of the file that they start at
+    compressed : whether they are deflated
     declared_length : bytes that they take in the file; None: up to its end
+    header_bytes : that come before the voxels once they are inflated
+    bits : of a voxel as it is stored; None: as its reader says
     """
 
-    files: tuple[Path, ...]
+    file: Path
     offset: int
     compressed: bool
     declared_length: int | None = None
+    header_bytes: int = 0
+    bits: int | None = None
 
     @property
-    def lengths(self) -> list[int]:
-        """Bytes that each file holds of them."""
-        available = [max(0, file.stat().st_size - self.offset) for file in self.files]
-        return [length if self.declared_length is None else min(length, self.declared_length) for length in available]
+    def length(self) -> int:
+        """Bytes that the file holds of them."""
+        available = max(0, self.file.stat().st_size - self.offset)
+        return available if self.declared_length is None else min(available, self.declared_length)
 
     def chunks(self) -> Iterator[bytes]:
-        """The bytes of the first file."""
-        with self.files[0].open("rb") as file:
+        """Their bytes in the file."""
+        with self.file.open("rb") as file:
             file.seek(self.offset)
-            for start in range(0, self.lengths[0], CHUNK_BYTES):
-                yield file.read(min(CHUNK_BYTES, self.lengths[0] - start))
+            for start in range(0, self.length, CHUNK_BYTES):
+                yield file.read(min(CHUNK_BYTES, self.length - start))
 
 
 def check_is_data(path: Path) -> None:
@@ -103,26 +107,25 @@ def check_inside(file: Path, folder: Path) -> None:
 
 
 def check_whole(voxels: StoredVoxels, expected_bytes: int) -> None:
-    """Refuse files that cannot hold, or turn out not to hold, the bytes that the header declares.
+    """Refuse a file that cannot hold, or turns out not to hold, the bytes that the header declares.
 
     Parameters
     ----------
     voxels : from `balaitous.reading.headers.locate_voxels`
     expected_bytes : size of the voxels before compression, from `StoredVoxels.offset` on
     """
-    for file, length in zip(voxels.files, voxels.lengths, strict=True):
-        if expected_bytes > length * len(voxels.files) * (DEFLATE_MAXIMUM_RATIO if voxels.compressed else 1):
-            raise InputError(
-                f"expected {expected_bytes // len(voxels.files):,} bytes of voxels as its header declares, {file.name} "
-                f"holds {length:,}{' compressed' * voxels.compressed}; the file is cut short or its header wrong: copy "
-                "it again"
-            )
+    length = voxels.length
+    if expected_bytes > length * (DEFLATE_MAXIMUM_RATIO if voxels.compressed else 1):
+        raise InputError(
+            f"expected {expected_bytes:,} bytes of voxels as its header declares, {voxels.file.name} holds {length:,}"
+            f"{' compressed' * voxels.compressed}; the file is cut short or its header wrong: copy it again"
+        )
     if voxels.compressed:
         _check_inflated(voxels, expected_bytes)
 
 
 def _check_inflated(voxels: StoredVoxels, expected_bytes: int) -> None:
-    name = voxels.files[0].name
+    name = voxels.file.name
     try:
         inflated = _inflated_bytes(voxels.chunks(), expected_bytes + SURPLUS_BYTES)
     except zlib.error as error:

@@ -1,5 +1,5 @@
-"""What the networks make of a scan's slices: lung labels (step 4), and features (steps 9, 10 and 12), which are the
-encoders' class tokens, averaged over slices and over a flip."""
+"""What the encoders make of a scan's slices: features (steps 9, 10 and 12), the class tokens averaged over slices and
+over a flip."""
 
 from __future__ import annotations
 
@@ -8,18 +8,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from balaitous.ct.lungs import WINDOW_HU
+from balaitous.networks.lungs import windowed
 from balaitous.networks.runtime import Chunker, Network, to_device
 
 # of ImageNet, which every network here was first trained on; R, G, B
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-def windowed(hu: Tensor) -> Tensor:
-    """HU → [0, 1] over the window that every network here was trained on, in float32."""
-    low, high = WINDOW_HU
-    return (hu.float().clamp(low, high) - low) / (high - low)
 
 
 def encoder_input(hu: Tensor) -> Tensor:
@@ -45,14 +39,3 @@ def scan_features(hu: NDArray, encoder: Network, chunker: Chunker) -> NDArray[np
 
     total: Tensor = sum(chunker.run(len(slices), embed), torch.zeros((), device=encoder.device, dtype=torch.float64))
     return total.cpu().numpy() / (2 * len(slices))
-
-
-@torch.inference_mode()
-def label_crops(crops: NDArray, lung_unet: Network, chunker: Chunker) -> NDArray[np.uint8]:
-    """Labels (Z, 256, 256) of the body crops (Z, 256, 256) in HU: the class of the largest logit."""
-    slices = to_device(crops, lung_unet.device)
-
-    def label(chunk: slice) -> Tensor:
-        return lung_unet(windowed(slices[chunk])[:, None]).argmax(1).to(torch.uint8)
-
-    return torch.cat(list(chunker.run(len(slices), label))).cpu().numpy()

@@ -30,6 +30,7 @@ from balaitous.ct.lungs import AIR_HU
 from balaitous.ct.volume import CT
 from balaitous.memory import memory_errors
 from balaitous.networks.loading import build_network, load_strictly
+from balaitous.networks.lungs import label_crops
 from balaitous.networks.runtime import (
     Chunker,
     Network,
@@ -44,7 +45,7 @@ from balaitous.networks.runtime import (
 from balaitous.provenance import Provenance, recorded_warnings, versions
 from balaitous.reading.patient import Patient, resolve
 from balaitous.severity.calibration import calibration_of, stored_in
-from balaitous.severity.features import label_crops, scan_features
+from balaitous.severity.features import scan_features
 from balaitous.severity.heads import Heads, age_feature
 from balaitous.severity.preparation import LungView, Prepared, prepare, view_lungs
 from balaitous.weights.bundle import NETWORK_KINDS, Bundle, open_bundle
@@ -253,7 +254,7 @@ class Balaitous:
             assert patient.sex is not None
 
             with self.turn, watch("lung_unet"):
-                labels = label_crops(prepared.crops, *self.network("lung_unet"))  # step 4
+                labels = label_crops(prepared.body.crops, *self.network("lung_unet"))  # step 4
             view: LungView = run(view_lungs, prepared, labels, self.strict)  # steps 4 to 8
             with self.turn:
                 with watch("features_full"):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from balaitous.checks import Check, refuse
-from balaitous.ct.lungs import Box, body_crops, volume_labels
+from balaitous.ct.lungs import BodyCrops, body_crops, volume_labels
 from balaitous.ct.quality import check_lungs, check_scan
 from balaitous.ct.volume import CT, SPACING_MM, read_ct, resample
 from balaitous.errors import NoLungError
@@ -35,8 +35,7 @@ class Prepared:
     ct : resampled
     input_sha256 : of the scan's files; None for a CT from memory
     spacing_mm, slices, hu_range : of the scan as read; x, y, z; (least, largest)
-    crops : (Z, 256, 256) in HU, what the U-Net sees
-    boxes : where the crops lie, in rows and columns of `ct`
+    body : of `ct`, what the U-Net sees
     checks : of the scan as read
     seconds : wall-clock time of each stage
     """
@@ -46,8 +45,7 @@ class Prepared:
     spacing_mm: tuple[float, float, float]
     slices: int
     hu_range: tuple[float, float]
-    crops: NDArray
-    boxes: list[Box]
+    body: BodyCrops
     checks: tuple[Check, ...]
     seconds: Mapping[str, float]
 
@@ -89,17 +87,17 @@ def prepare(scan: str | Path | CT, series: str | None = None, strict: bool = Fal
     with memory_errors():
         start = time.perf_counter()
         ct, fingerprint = (scan, None) if isinstance(scan, CT) else (read_ct(scan, series=series), content_sha256(scan))
-        spacing_mm, slices, hu_range = ct.spacing_mm, len(ct.hu), (ct.hu.min().item(), ct.hu.max().item())
+        spacing_mm, slices, hu_range = ct.grid.spacing_mm, len(ct.hu), (ct.hu.min().item(), ct.hu.max().item())
         checks = check_scan(ct)
         refuse(ct.path or ct.name, EXPECTED, checks, strict)
         read = time.perf_counter()
         del scan  # the native volume is the largest thing in memory: let it go once it is resampled
         ct = resample(ct, SPACING_MM)  # step 3
         resampled = time.perf_counter()
-        crops, boxes = body_crops(ct.hu)
+        body = body_crops(ct.hu)
         cropped = time.perf_counter()
     seconds = {"read": read - start, "resample": resampled - read, "body_crops": cropped - resampled}
-    return Prepared(ct, fingerprint, spacing_mm, slices, hu_range, crops, boxes, checks, seconds)
+    return Prepared(ct, fingerprint, spacing_mm, slices, hu_range, body, checks, seconds)
 
 
 def view_lungs(prepared: Prepared, crop_labels: NDArray[np.uint8], strict: bool = False) -> LungView:
@@ -117,7 +115,7 @@ def view_lungs(prepared: Prepared, crop_labels: NDArray[np.uint8], strict: bool 
     """
     start = time.perf_counter()
     ct = prepared.ct
-    labels = volume_labels(crop_labels, prepared.boxes, ct.hu.shape)
+    labels = volume_labels(crop_labels, prepared.body)
     try:
         image, mask, lung_voxels = lung_view(*upright(ct, labels))
     except NoLungError as error:
@@ -136,6 +134,6 @@ def upright(ct: CT, labels: NDArray[np.uint8]) -> tuple[NDArray, NDArray[np.uint
     The published package never re-orients the image, it only turns the stored array upside down. A scan that was stored
     back to front in Y is then already the right way up, and cropping and padding fall on the same voxels as there.
     """
-    if ct.reversed_axes[1]:
+    if ct.stored.reversed[1]:
         return ct.hu, labels
     return ct.hu[:, ::-1], labels[:, ::-1]

@@ -18,10 +18,11 @@ from balaitous.ct.lungs import AIR_HU
 from balaitous.ct.volume import CT
 from balaitous.errors import InputError
 from balaitous.networks.int8 import import_nncf, quantize_encoder, quantize_unet, save_model
+from balaitous.networks.lungs import label_crops, windowed
 from balaitous.networks.runtime import Chunker, TorchNetwork, default_chunk
 from balaitous.networks.unet import UNet
 from balaitous.networks.vit import ClassTokenEncoder
-from balaitous.severity.features import encoder_input, label_crops, windowed
+from balaitous.severity.features import encoder_input
 from balaitous.severity.pipeline import load_network
 from balaitous.severity.preparation import LungView, prepare, view_lungs
 from balaitous.weights.bundle import Bundle, open_bundle
@@ -103,8 +104,8 @@ def gather(bundle: Bundle, scans: Iterable[str | Path | CT]) -> Calibration:
     for scan in scans:
         try:
             prepared = prepare(scan)
-            views.append(view_lungs(prepared, label_crops(prepared.crops, unet, chunker)))
-            crops.append(prepared.crops)
+            views.append(view_lungs(prepared, label_crops(prepared.body.crops, unet, chunker)))
+            crops.append(prepared.body.crops)
         except InputError as error:
             log.warning("not used to quantise: %s", error)
             problem = error

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from balaitous.ct.grid import Grid
 from balaitous.ct.lungs import LEFT, RIGHT
 from balaitous.ct.volume import CT, write_mha
 from balaitous.reading.patient import Patient
@@ -44,11 +45,11 @@ class Phantom:
 
     @property
     def lung_ml(self) -> float:
-        return float((self.lungs > 0).sum() * np.prod(self.ct.spacing_mm) / 1000)
+        return float((self.lungs > 0).sum() * self.ct.grid.voxel_ml)
 
     @property
     def lesion_ml(self) -> float:
-        return float(self.lesions.sum() * np.prod(self.ct.spacing_mm) / 1000)
+        return float(self.lesions.sum() * self.ct.grid.voxel_ml)
 
 
 def make_phantom(
@@ -106,13 +107,8 @@ def make_phantom(
     hu += noise * (a.noise_hu / noise.std())
     ct = CT(
         hu=np.clip(np.round(hu), -1024, 3071).astype(np.int16),
-        spacing_mm=spacing_mm,
-        origin_mm=(float(right[0]), float(back[0]), float(heights[0])),
-        direction=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
-        reversed_axes=(False, False, False),
+        grid=Grid(hu.shape, spacing_mm, (float(right[0]), float(back[0]), float(heights[0]))),
         name=f"phantom_{seed}",
-        path="",
-        series_uid=None,
         patient=Patient(age_years=age_years, age_source="header", sex=sex, sex_source="header"),
     )
     return Phantom(ct=ct, lungs=lungs, lesions=lesions)

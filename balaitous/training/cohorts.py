@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.special import expit
 
+from balaitous.ct.grid import Grid
 from balaitous.ct.lungs import AIR_HU, LEFT, RIGHT
 from balaitous.ct.volume import CT
 from balaitous.reading.patient import Patient
@@ -113,13 +114,8 @@ def make_patient(host: LungCase, seed: Sequence[int]) -> SyntheticPatient:
     burden = float(lesions.sum() / max((lungs > 0).sum(), 1))
     ct = CT(
         hu=np.clip(np.round(hu), AIR_HU, 3071).astype(np.int16),
-        spacing_mm=host.spacing_mm,
-        origin_mm=(0.0, 0.0, 0.0),
-        direction=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
-        reversed_axes=(False, False, False),
+        grid=Grid(hu.shape, host.spacing_mm),
         name=host.name,
-        path="",
-        series_uid=None,
         patient=Patient(age_years=age_years, age_source="header", sex=sex, sex_source="header"),
     )
     severe = covid and draw_severe(rng, burden, age_years, sex)

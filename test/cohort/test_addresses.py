@@ -70,7 +70,7 @@ def test_a_header_brings_its_voxels_and_side_car(memory, tmp_path, ct, ending):
     import SimpleITK as sitk
 
     image = sitk.GetImageFromArray(ct.hu)
-    image.SetSpacing(ct.spacing_mm)
+    image.SetSpacing(ct.grid.spacing_mm)
     sitk.WriteImage(image, tmp_path / f"scan{ending}")
     for file in tmp_path.glob("scan.*"):
         memory.pipe(f"/bucket/{file.name}", file.read_bytes())

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from balaitous.container.grand_challenge import PROBABILITY_FILES
 from balaitous.ct.volume import read_ct, write_mha
 from balaitous.errors import BalaitousError
 from helpers import PHANTOM, ROOT
+from helpers.phantoms import with_hu
 
 END_SECONDS = 5  # what the platform may wait between SIGTERM and SIGKILL
 
@@ -150,8 +151,8 @@ def scans(tmp_path_factory):
     """Two different scans of a few slices, and one that is none."""
     folder = tmp_path_factory.mktemp("scans")
     phantom = read_ct(PHANTOM)
-    write_mha(folder / "a.mha", replace(phantom, hu=phantom.hu[20:26]))
-    write_mha(folder / "b.mha", replace(phantom, hu=phantom.hu[28:36]))
+    write_mha(folder / "a.mha", with_hu(phantom, phantom.hu[20:26]))
+    write_mha(folder / "b.mha", with_hu(phantom, phantom.hu[28:36]))
     (folder / "none.mha").write_text("not an image")
     return folder
 
@@ -280,7 +281,7 @@ def test_sigterm_ends_a_server_that_is_loading_and_not_healthy_yet(started):
 def test_sigterm_ends_a_server_while_a_job_runs_and_says_so(started, tmp_path):
     phantom = read_ct(PHANTOM)
     scan = tmp_path / "long.mha"
-    write_mha(scan, replace(phantom, hu=np.tile(phantom.hu, (6, 1, 1))))  # far longer than the server waits for a job
+    write_mha(scan, with_hu(phantom, np.tile(phantom.hu, (6, 1, 1))))  # far longer than the server waits for a job
     server = started(START)
     server.wait_for(lambda: server.call("GET", "/health") == 200)
     server.bring(scan)

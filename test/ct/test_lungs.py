@@ -18,7 +18,7 @@ from balaitous.ct.lungs import (
     fill_holes,
     merge_components,
     nearest,
-    segment_lungs,
+    volume_labels,
 )
 from balaitous.errors import NoLungError
 from balaitous.severity.crops import crop_in_plane, lung_slices, lung_view
@@ -57,7 +57,8 @@ def test_body_box_of_air_is_the_whole_slice():
 def test_body_crops_show_the_body_windowed_in_whole_hounsfield_units():
     hu = chest_slice()
     hu[95:105, 50:60] = 3000
-    crops, boxes = body_crops(hu[None])
+    body = body_crops(hu[None])
+    crops, boxes = body.crops, body.boxes
     assert crops.shape == (1, UNET_GRID, UNET_GRID)
     assert crops.dtype == hu.dtype
     assert boxes == [body_box(hu)]
@@ -84,7 +85,8 @@ def test_labels_return_to_their_place_in_the_slice():
         side = np.where(np.arange(UNET_GRID) < UNET_GRID // 2, RIGHT, LEFT)
         return np.where(lung, side, 0).astype(np.uint8)
 
-    labels = segment_lungs(hu, network)
+    body = body_crops(hu)
+    labels = volume_labels(network(body.crops), body)
     truth = np.zeros(hu.shape, bool)
     truth[:, 60:140, 45:110] = truth[:, 60:140, 130:195] = True
     overlap = 2 * (truth & (labels > 0)).sum() / (truth.sum() + (labels > 0).sum())

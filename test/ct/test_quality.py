@@ -23,12 +23,12 @@ from balaitous.container.grand_challenge import Case, open_output, predict_cases
 from balaitous.ct.lungs import LEFT, RIGHT
 from balaitous.ct.quality import blood_hu, check_lungs, check_scan, largest_jump
 from balaitous.ct.quality_limits import LIMITS
-from balaitous.ct.volume import read_ct, write_mha
+from balaitous.ct.volume import read_ct, write_mha, write_volume
 from balaitous.errors import InputError
 from balaitous.severity.preparation import prepare
 from balaitous.synthetic.phantom import make_phantom
 from helpers import ROOT
-from helpers.phantoms import small_chest
+from helpers.phantoms import small_chest, with_hu
 
 RANK = {"ok": 0, "warn": 1, "fail": 2}
 NAMES = st.sampled_from(sorted(LIMITS))
@@ -42,7 +42,7 @@ def chest():
 
 
 def check_phantom(ct, labels):
-    litres = np.count_nonzero(labels) * math.prod(ct.spacing_mm) / 1e6
+    litres = np.count_nonzero(labels) * math.prod(ct.grid.spacing_mm) / 1e6
     return {check.name: check for check in (*check_scan(ct), *check_lungs(ct, labels, litres))}
 
 
@@ -152,7 +152,7 @@ def noise(hu, labels):
 )
 def test_what_spoils_a_chest_is_named(chest, spoil, expected):
     hu, labels = spoil(chest.ct.hu, chest.lungs)
-    found = status_of(check_phantom(replace(chest.ct, hu=hu.astype(np.int16)), labels))
+    found = status_of(check_phantom(with_hu(chest.ct, hu.astype(np.int16)), labels))
     assert found.items() >= expected.items()
     if "fail" not in expected.values():
         assert "fail" not in found.values()
@@ -170,12 +170,12 @@ def test_what_spoils_a_chest_is_named(chest, spoil, expected):
     ],
 )
 def test_a_spacing_that_is_coarse_or_wrong_is_named(chest, spacing_mm, expected):
-    found = status_of(check_phantom(replace(chest.ct, spacing_mm=spacing_mm), chest.lungs))
+    found = status_of(check_phantom(replace(chest.ct, grid=replace(chest.ct.grid, spacing_mm=spacing_mm)), chest.lungs))
     assert found.items() >= expected.items()
 
 
 def test_few_slices_are_named_and_where_nothing_can_be_measured_nothing_is_said(chest):
-    few = replace(chest.ct, hu=chest.ct.hu[20:22])
+    few = with_hu(chest.ct, chest.ct.hu[20:22])
     checks = check_phantom(few, chest.lungs[20:22])
     assert checks["slices"].status == "warn"
     assert checks["slice_order"].value is checks["slice_jump"].value is None
@@ -184,7 +184,7 @@ def test_few_slices_are_named_and_where_nothing_can_be_measured_nothing_is_said(
 
 def test_the_scan_is_neither_changed_nor_judged_by_its_type(chest):
     before = chest.ct.hu.copy()
-    as_float = check_phantom(replace(chest.ct, hu=chest.ct.hu.astype(np.float32)), chest.lungs)
+    as_float = check_phantom(with_hu(chest.ct, chest.ct.hu.astype(np.float32)), chest.lungs)
     assert as_float == check_phantom(chest.ct, chest.lungs)
     assert np.array_equal(chest.ct.hu, before)
 
@@ -194,7 +194,7 @@ def test_any_volume_with_any_labels_can_be_checked(chest, data, shape):
     hu = data.draw(hnp.arrays(np.int16, shape, elements=st.integers(-1024, 32767)))
     labels = data.draw(hnp.arrays(np.uint8, shape, elements=st.integers(0, 2)))
     labels[0, 0, 0] = LEFT
-    checks = check_phantom(replace(chest.ct, hu=hu), labels)
+    checks = check_phantom(with_hu(chest.ct, hu), labels)
     assert list(checks) == list(LIMITS)
     json.dumps([asdict(check) for check in checks.values()], allow_nan=False)
 
@@ -298,7 +298,8 @@ def small(tmp_path_factory):
 def thin(small):
     """The small chest with slices too far apart."""
     path = small.with_name("thin.mha")
-    write_mha(path, replace(read_ct(small), spacing_mm=(4.0, 4.0, 25.0)))
+    ct = read_ct(small)
+    write_mha(path, replace(ct, grid=replace(ct.grid, spacing_mm=(4.0, 4.0, 25.0))))
     return path
 
 
@@ -306,7 +307,7 @@ def thin(small):
 def test_noise_is_refused_before_any_network_looks_at_it(hu, chest):
     noise = np.random.default_rng(0).normal(*hu, chest.ct.hu.shape).clip(-1024, 3071).astype(np.int16)
     with pytest.raises(QualityError, match="expected a whole chest CT, found"):
-        prepare(replace(chest.ct, hu=noise))
+        prepare(with_hu(chest.ct, noise))
 
 
 def test_lungs_found_in_noise_are_refused(model, chest, monkeypatch):
@@ -314,7 +315,7 @@ def test_lungs_found_in_noise_are_refused(model, chest, monkeypatch):
     monkeypatch.setattr("balaitous.severity.preparation.check_scan", lambda ct: ())
     noise = np.random.default_rng(0).normal(-600, 300, chest.ct.hu[:12].shape).clip(-1024).astype(np.int16)
     with pytest.raises(QualityError, match="hardly denser than the lungs") as caught:
-        model.predict(replace(chest.ct, hu=noise))
+        model.predict(with_hu(chest.ct, noise))
     assert next(check for check in caught.value.checks if check.name == "lung_contrast").status == "fail"
 
 
@@ -378,7 +379,7 @@ def test_the_container_refuses_a_label_mask_and_records_what_failed(model, small
     phantom = read_ct(small)
     labels = np.where(phantom.hu < -500, 1, np.where(phantom.hu > 0, 2, 0)).astype(np.int16)
     mask = Case(tmp_path / "mask.mha", "mask.mha")
-    write_mha(mask.path, replace(phantom, hu=labels))
+    write_volume(mask.path, labels, phantom.grid)
     open_output(tmp_path)
     assert predict_cases(model, [mask], tmp_path) == InputError.exit_code
     (line,) = capsys.readouterr().err.splitlines()

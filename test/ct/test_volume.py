@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balaitous.ct.volume import read_ct, read_labels, scan_name, write_mha
+from balaitous.ct.volume import read_ct, read_labels, scan_name, write_mha, write_volume
 from balaitous.errors import InputError, MaskError
 from balaitous.reading.patient import Patient
 from helpers.dicom import CORONAL, write_series
@@ -28,9 +28,9 @@ def test_every_format_gives_the_same_volume(tmp_path, ending, compressed):
     ct = read_ct(written(image_of(), tmp_path / f"scan{ending}", compressed))
     np.testing.assert_array_equal(ct.hu, HU)
     assert ct.hu.dtype == np.int16
-    assert ct.spacing_mm == pytest.approx(SPACING_MM)
-    assert ct.origin_mm == pytest.approx(ORIGIN_MM)
-    assert ct.direction == pytest.approx(np.eye(3).ravel())
+    assert ct.grid.spacing_mm == pytest.approx(SPACING_MM)
+    assert ct.grid.origin_mm == pytest.approx(ORIGIN_MM)
+    assert ct.grid.direction == pytest.approx(np.eye(3).ravel())
     assert (ct.name, ct.series_uid, ct.patient) == ("scan", None, Patient())
 
 
@@ -45,11 +45,11 @@ def test_endings_may_be_in_capitals(tmp_path, ending):
 def test_every_stored_orientation_gives_the_same_volume(tmp_path, orientation):
     ct = read_ct(written(image_of(orientation=orientation), tmp_path / "scan.mha"))
     np.testing.assert_array_equal(ct.hu, HU)
-    assert ct.spacing_mm == pytest.approx(SPACING_MM)
-    assert ct.origin_mm == pytest.approx(ORIGIN_MM)
-    assert ct.direction == pytest.approx(np.eye(3).ravel())
-    assert ct.reversed_axes == tuple(letter in orientation for letter in "RAI")
-    assert in_stored_order((0, 1, 2), orientation) == tuple(np.argsort(ct.stored_axes))
+    assert ct.grid.spacing_mm == pytest.approx(SPACING_MM)
+    assert ct.grid.origin_mm == pytest.approx(ORIGIN_MM)
+    assert ct.grid.direction == pytest.approx(np.eye(3).ravel())
+    assert ct.stored.reversed == tuple(letter in orientation for letter in "RAI")
+    assert in_stored_order((0, 1, 2), orientation) == tuple(np.argsort(ct.stored.axes))
 
 
 @given(
@@ -63,13 +63,13 @@ def test_every_voxel_of_an_oblique_volume_keeps_its_place(tmp_path_factory, orie
     stored.SetDirection((turn @ np.reshape(stored.GetDirection(), (3, 3))).ravel())
     ct = read_ct(written(stored, tmp_path_factory.mktemp("oblique") / "scan.mha"))
     read = sitk.GetImageFromArray(np.ascontiguousarray(ct.hu))
-    read.SetSpacing(ct.spacing_mm)
-    read.SetOrigin(ct.origin_mm)
-    read.SetDirection(ct.direction)
+    read.SetSpacing(ct.grid.spacing_mm)
+    read.SetOrigin(ct.grid.origin_mm)
+    read.SetDirection(ct.grid.direction)
     for index in [(0, 0, 0), (7, 6, 5), (3, 1, 4)]:
         stored_index = stored.TransformPhysicalPointToIndex(read.TransformIndexToPhysicalPoint(index))
         assert stored[stored_index] == read[index]
-    assert (np.diag(np.reshape(ct.direction, (3, 3))) > 0).all()
+    assert (np.diag(np.reshape(ct.grid.direction, (3, 3))) > 0).all()
 
 
 def test_padding_below_air_is_clamped_and_rescaling_applied(tmp_path):
@@ -144,12 +144,12 @@ def test_a_dicom_series_lies_where_its_headers_say(tmp_path, orientation):
     ct = read_ct(tmp_path / "series")
     reversed_ = orientation[0] < 0
     np.testing.assert_array_equal(ct.hu, HU[:, ::-1, ::-1] if reversed_ else HU)
-    assert ct.spacing_mm == pytest.approx((0.8, 0.7, 2.5), abs=1e-4)
-    assert ct.reversed_axes == (reversed_, reversed_, False)
+    assert ct.grid.spacing_mm == pytest.approx((0.8, 0.7, 2.5), abs=1e-4)
+    assert ct.stored.reversed == (reversed_, reversed_, False)
     assert (ct.series_uid, ct.name, ct.patient.age_years) == ("1.2.3", "series", 39.0)
     if not reversed_:
-        assert ct.origin_mm == pytest.approx((-100.0, -120.0, -300.0))
-        assert np.reshape(ct.direction, (3, 3))[:, 1] == pytest.approx(orientation[3:], abs=1e-6)
+        assert ct.grid.origin_mm == pytest.approx((-100.0, -120.0, -300.0))
+        assert np.reshape(ct.grid.direction, (3, 3))[:, 1] == pytest.approx(orientation[3:], abs=1e-6)
     assert len(files) == ct.hu.shape[0]
 
 
@@ -173,7 +173,7 @@ def test_what_is_written_is_read_again(tmp_path):
     again = read_ct(tmp_path / "scan.mha")
     np.testing.assert_array_equal(again.hu, ct.hu)
     assert again.patient == Patient(45.0, "header", 1.0, "header")
-    assert again.origin_mm == pytest.approx(ct.origin_mm)
+    assert again.grid.origin_mm == pytest.approx(ct.grid.origin_mm)
 
 
 # Masks
@@ -202,6 +202,23 @@ def test_a_mask_on_another_grid_than_its_ct_is_refused(tmp_path, changed, found)
         read_labels(mask, ct)
 
 
+@pytest.mark.parametrize("ending", [".mha", ".nii.gz", ".nrrd"])
+@pytest.mark.parametrize("orientation", ORIENTATIONS[::11])
+def test_a_mask_is_written_on_the_grid_of_its_ct(tmp_path, orientation, ending):
+    ct = read_ct(written(image_of(orientation=orientation), tmp_path / "scan.mha"))
+    mask = ct.hu > 0
+    write_volume(tmp_path / f"mask{ending}", mask, ct.grid)
+    assert np.array_equal(read_labels(tmp_path / f"mask{ending}", ct), mask.astype(np.uint8))
+
+
+def test_voxels_of_another_shape_than_the_grid_are_refused(tmp_path):
+    ct = ct_of(HU)
+    with pytest.raises(ValueError, match="must have the grid's shape"):
+        write_volume(tmp_path / "mask.mha", ct.hu[1:], ct.grid)
+    with pytest.raises(ValueError, match="must have the grid's shape"):
+        dataclasses.replace(ct, hu=ct.hu[1:])
+
+
 def test_a_missing_or_damaged_mask_is_refused(tmp_path):
     ct = read_ct(written(image_of(), tmp_path / "scan.mha"))
     (tmp_path / "text.mha").write_text("no image")
@@ -224,7 +241,7 @@ def test_the_real_dicom_series_and_its_zip_are_read(data, tmp_path):
     ct = read_ct(folder)
     assert ct.hu.shape == (148, 512, 512)
     assert ct.hu.min() == -1024
-    assert ct.spacing_mm == pytest.approx((0.748046875, 0.748046875, 2.0))
+    assert ct.grid.spacing_mm == pytest.approx((0.748046875, 0.748046875, 2.0))
     assert ct.patient == Patient(39.0, "dicom", 1.0, "dicom")
     with zipfile.ZipFile(tmp_path / "P001.zip", "w") as packed:
         for file in folder.iterdir():

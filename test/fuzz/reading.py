@@ -31,8 +31,8 @@ def read_or_refuse(path: Path) -> None:
     else:
         assert ct.hu.ndim == 3, ct.hu.shape
         assert ct.hu.dtype in (np.int16, np.float32), ct.hu.dtype
-        assert all(map(math.isfinite, (*ct.spacing_mm, *ct.origin_mm, *ct.direction)))
-        assert min(ct.spacing_mm) > 0
+        assert all(map(math.isfinite, (*ct.grid.spacing_mm, *ct.grid.origin_mm, *ct.grid.direction)))
+        assert min(ct.grid.spacing_mm) > 0
     grown = peak_mib() - before
     assert grown < MAXIMUM_MIB, f"{grown:.0f} MiB"
 

@@ -6,13 +6,12 @@ import os
 from itertools import permutations, product
 from pathlib import Path
 
-import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from balaitous.ct.grid import Grid
 from balaitous.ct.volume import CT, read_ct
 from balaitous.errors import InputError
-from balaitous.reading.patient import Patient
 from helpers.dicom import hu_volume
 
 HU = hu_volume()
@@ -43,7 +42,7 @@ def in_stored_order(values, orientation) -> tuple:
 
 def ct_of(hu, spacing_mm=SPACING_MM) -> CT:
     """As `read_ct` gives it of a file in LPS."""
-    return CT(hu, spacing_mm, ORIGIN_MM, tuple(np.eye(3).ravel()), (False,) * 3, "scan", "scan.mha", None, Patient())
+    return CT(hu, Grid(hu.shape, spacing_mm, ORIGIN_MM), "scan", "scan.mha")
 
 
 def refused(path, reason, **arguments) -> None:

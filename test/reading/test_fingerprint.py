@@ -5,11 +5,9 @@ import subprocess
 import sys
 import zipfile
 
-import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from balaitous.ct.volume import read_ct
 from balaitous.reading.fingerprint import content_sha256
 from helpers import PHANTOM
 from helpers.dicom import hu_volume, write_series
@@ -37,20 +35,6 @@ def test_a_header_is_known_together_with_its_voxels(ending, tmp_path):
     assert content_sha256(path) != before
     voxels.unlink()
     assert content_sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-@pytest.mark.parametrize("voxels", ["LIST\nslice0.raw\nslice1.raw\nslice2.raw\n", "slice%d.raw 0 2 1\n"])
-def test_voxels_in_a_file_a_slice_count_all_of_them(voxels, tmp_path):
-    path = tmp_path / "scan.mhd"
-    path.write_text(
-        f"ObjectType = Image\nNDims = 3\nDimSize = 5 4 3\nElementType = MET_SHORT\nElementDataFile = {voxels}"
-    )
-    for index, pixels in enumerate(hu_volume((3, 4, 5))):
-        (tmp_path / f"slice{index}.raw").write_bytes(pixels.tobytes())
-    assert np.array_equal(read_ct(path).hu, np.maximum(hu_volume((3, 4, 5)), -1024))
-    before = content_sha256(path)
-    (tmp_path / "slice2.raw").write_bytes(bytes(40))
-    assert content_sha256(path) != before
 
 
 def test_a_dicom_folder_is_known_by_its_slices_wherever_it_lies(tmp_path):

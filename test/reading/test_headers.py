@@ -89,36 +89,38 @@ def test_any_nifti_header_gives_a_ct_or_one_line(tmp_path_factory, place, conten
         assert read_ct(path).hu.ndim == 3
 
 
-@pytest.mark.parametrize(
-    "names", ["slice%d.raw 0 2 1", "LIST\nslice0.raw\nslice1.raw\nslice2.raw", "sub/é%02d.raw 0 4 2"]
-)
-def test_voxels_in_files_of_the_headers_folder_are_read(tmp_path, names):
-    with_slices(tmp_path)
+@pytest.mark.parametrize("name", ["voxels.raw", "sub/é.raw"])
+def test_voxels_in_a_file_of_the_headers_folder_are_read(tmp_path, name):
     (tmp_path / "sub").mkdir()
-    with_slices(tmp_path / "sub", ("é00.raw", "é02.raw", "é04.raw"))
-    for path in (meta_image(tmp_path, names, b""), nrrd_image(tmp_path, f"data file: {names}", b"")):
+    (tmp_path / name).write_bytes(VOXELS)
+    for path in (meta_image(tmp_path, name, b""), nrrd_image(tmp_path, f"data file: {name}", b"")):
         assert read_ct(path).hu.tobytes() == VOXELS
-        assert content_sha256(path) != content_sha256(tmp_path / "slice0.raw")
+        assert content_sha256(path) != content_sha256(tmp_path / name)
 
 
 @pytest.mark.parametrize(
     "names",
     [
-        *("%n%n%s%s.raw 0 2 1", "%n%d.raw 0 2 1", "%0999999999d.raw 0 2 1", "slice%d.raw 0 99999999999 1"),
-        *("slice%d.raw 0 999999999 1", "slice%d.raw 0 1 1", "slice%d.raw", "LIST 3", "LIST\nslice0.raw\nslice1.raw"),
+        *("LIST", "LIST 3", "list", "LIST\nslice0.raw\nslice1.raw\nslice2.raw", "LIST\n../secret.raw"),
+        *(
+            "slice%d.raw 0 2 1",
+            "slice%03d.raw 1 40 1",
+            "../s%d.raw 0 2 1",
+            "%n%n%s%s.raw 0 2 1",
+            "%0999999999d.raw 0 2 1",
+        ),
     ],
 )
-def test_patterns_and_lists_that_do_not_name_a_file_a_slice_are_refused(tmp_path, names):
+def test_a_file_a_slice_is_refused_with_what_to_do(tmp_path, names):
     with_slices(tmp_path)
     for path in (meta_image(tmp_path, names, b""), nrrd_image(tmp_path, f"data file: {names}", b"")):
-        refused(path, "expected a pattern such as|expected a file a slice")
+        refused(path, r"expected the voxels in one file, found a list of files \('.*'\); convert the scan to one \.mha")
         assert len(content_sha256(path)) == 64
 
 
-def test_a_slice_file_that_is_cut_short_is_refused(tmp_path):
-    with_slices(tmp_path)
-    (tmp_path / "slice1.raw").write_bytes(b"short")
-    refused(meta_image(tmp_path, "slice%d.raw 0 2 1", b""), r"expected 40 bytes .*, slice1\.raw holds 5")
+def test_a_file_of_voxels_that_is_cut_short_is_refused(tmp_path):
+    (tmp_path / "voxels.raw").write_bytes(b"short")
+    refused(meta_image(tmp_path, "voxels.raw", b""), r"expected 120 bytes .*, voxels\.raw holds 5")
 
 
 def test_standard_input_is_no_file_of_voxels(tmp_path):

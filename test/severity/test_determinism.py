@@ -206,7 +206,7 @@ def series(short_scans, tmp_path):
     ct = read_ct(short_scans / "b.mha")
 
     def write(name, **tags):
-        geometry = {"spacing_mm": ct.spacing_mm[1::-1], "step_mm": ct.spacing_mm[2], "shuffle": False}
+        geometry = {"spacing_mm": ct.grid.spacing_mm[1::-1], "step_mm": ct.grid.spacing_mm[2], "shuffle": False}
         told = {"StudyInstanceUID": generate_uid(), "PatientAge": "083Y", "PatientSex": "F", **TELLING, **tags}
         write_series(tmp_path / "in" / name, ct.hu, **geometry, **told)
         return tmp_path / "in" / name

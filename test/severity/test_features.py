@@ -6,7 +6,7 @@ import torch
 
 from balaitous.networks.runtime import Chunker, TorchNetwork, ready
 from balaitous.networks.vit import ClassTokenEncoder
-from balaitous.severity.features import encoder_input, scan_features, windowed
+from balaitous.severity.features import encoder_input, scan_features
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +40,6 @@ def test_features_do_not_depend_on_chunks_or_order(encoder, scan):
     whole = scan_features(scan, encoder, Chunker(7))
     assert np.allclose(scan_features(scan, encoder, Chunker(1)), whole, rtol=0, atol=1e-6)
     assert np.allclose(scan_features(scan[::-1], encoder, Chunker(2)), whole, rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize(("hu", "unit"), [(-3000, 0), (-1024, 0), (-212, 0.5), (600, 1), (3000, 1)])
-def test_windowed_slices_lie_in_the_unit_interval(hu, unit):
-    assert windowed(torch.tensor([hu], dtype=torch.int16)).tolist() == [unit]
 
 
 @pytest.mark.parametrize(("hu", "unit"), [(-3000, 0), (-1024, 0), (-212, 0.5), (600, 1), (3000, 1)])

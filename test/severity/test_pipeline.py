@@ -3,7 +3,6 @@
 import hashlib
 import json
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import replace
 from multiprocessing import get_context
 
 import numpy as np
@@ -15,7 +14,7 @@ from balaitous.ct.volume import read_ct
 from balaitous.networks.runtime import Chunker
 from balaitous.severity.heads import OUTCOMES, VIEWS
 from helpers import PHANTOM, ROOT
-from helpers.phantoms import small_chest
+from helpers.phantoms import small_chest, with_hu
 
 GOLDEN = json.loads((ROOT / "test/severity/golden.json").read_text())
 # Kernels differ between processors and library versions; a change of the method moves far more than this.
@@ -129,7 +128,7 @@ def test_a_volume_without_lung_says_so_and_how_it_looked(model):
     tissue = np.random.default_rng(0).normal(40, 20, ct.hu.shape).astype(np.int16)
     tissue[:, 0] = -1000
     with pytest.raises(NoLungError, match=r"no lung found in phantom \(\d+ slices, -1000…\d+ HU\).*chest CT"):
-        model.predict(replace(ct, hu=tissue))
+        model.predict(with_hu(ct, tissue))
 
 
 @pytest.mark.data

@@ -69,7 +69,7 @@ def test_tissues_have_their_hounsfield_units(phantom):
 def test_spacing_and_size_are_those_asked_for():
     phantom = make_phantom(3, spacing_mm=(5.0, 4.0, 10.0), size=(70, 60, 25))
     assert phantom.ct.hu.shape == phantom.lungs.shape == phantom.lesions.shape == (25, 60, 70)
-    assert phantom.ct.spacing_mm == (5.0, 4.0, 10.0)
+    assert phantom.ct.grid.spacing_mm == (5.0, 4.0, 10.0)
 
 
 def test_opacities_leave_what_is_outside_the_lungs_and_raise_hu_inside(phantom):

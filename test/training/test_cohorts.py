@@ -18,7 +18,7 @@ from tools.make_mini import COHORTS, HOSTS, HOSTS_HELD_OUT, LUNG_SCANS, write_li
 def phantom(seed):
     """A coarse one."""
     drawn = make_phantom(seed, spacing_mm=(3, 3, 8))
-    return LungCase(drawn.ct.name, drawn.ct.hu, drawn.lungs, drawn.ct.spacing_mm, real=False)
+    return LungCase(drawn.ct.name, drawn.ct.hu, drawn.lungs, drawn.ct.grid.spacing_mm, real=False)
 
 
 @pytest.fixture(scope="module")

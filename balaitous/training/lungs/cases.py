@@ -97,12 +97,12 @@ def read_case(path: Path, mask: Path | None = None, unsure: slice | None = None)
 
     ct = read_ct(path)
     at_spacing = resample(ct)
-    labels = mask_labels(mask, ct) if mask else pseudo_labels(at_spacing.hu, at_spacing.spacing_mm)
+    labels = mask_labels(mask, ct) if mask else pseudo_labels(at_spacing.hu, at_spacing.grid.spacing_mm)
     if unsure is not None:
         labels[slices_within(unsure, ct, at_spacing)] = IGNORE
     if not np.isin(labels, (RIGHT, LEFT)).any():
         raise NoLungError(f"{path}: expected lungs, found none in {mask or 'it by thresholds; give a mask'}")
-    return LungCase(ct.name, at_spacing.hu.astype(np.int16), labels, at_spacing.spacing_mm, pseudo=mask is None)
+    return LungCase(ct.name, at_spacing.hu.astype(np.int16), labels, at_spacing.grid.spacing_mm, pseudo=mask is None)
 
 
 def mask_labels(path: Path, ct: CT) -> NDArray[np.uint8]:
@@ -112,7 +112,7 @@ def mask_labels(path: Path, ct: CT) -> NDArray[np.uint8]:
     ------
     MaskError : the mask is on another grid, has other labels, or calls the left lung right
     """
-    from balaitous.ct.volume import read_labels, resample
+    from balaitous.ct.volume import read_labels, resample_on
 
     stored = read_labels(path, ct)
     values = set(pd.unique(stored.ravel()).tolist()) - {0}
@@ -123,7 +123,7 @@ def mask_labels(path: Path, ct: CT) -> NDArray[np.uint8]:
         )
 
     def share(inside: NDArray[np.bool_]) -> NDArray[np.float32]:
-        return resample(replace(ct, hu=inside.astype(np.float32))).hu
+        return resample_on(ct, inside.astype(np.float32))
 
     if LEFT not in values:
         return split_sides(share(stored > 0) >= 0.5)
@@ -149,9 +149,9 @@ def slices_within(chosen: slice, ct: CT, resampled: CT) -> NDArray[np.bool_]:
         raise InputError(
             f"{ct.path}: expected unsure slices from 0 to {len(ct.hu) - 1}, found {chosen.start}-{chosen.stop - 1}"
         )
-    axis = np.reshape(ct.direction, (3, 3))[:, 2]
-    first_mm = (np.array(resampled.origin_mm) - ct.origin_mm) @ axis
-    at = (first_mm + np.arange(len(resampled.hu)) * resampled.spacing_mm[2]) / ct.spacing_mm[2]
+    axis = np.reshape(ct.grid.direction, (3, 3))[:, 2]
+    first_mm = (np.array(resampled.grid.origin_mm) - ct.grid.origin_mm) @ axis
+    at = (first_mm + np.arange(len(resampled.hu)) * resampled.grid.spacing_mm[2]) / ct.grid.spacing_mm[2]
     at = at.round(3)  # where both grids agree, neighbours have no part
     return (at > chosen.start - 1) & (at < chosen.stop)
 
@@ -161,7 +161,7 @@ def phantom_case(seed: int) -> LungCase:
     from balaitous.synthetic.phantom import make_phantom
 
     phantom = make_phantom(seed)
-    return LungCase(phantom.ct.name, phantom.ct.hu, phantom.lungs, phantom.ct.spacing_mm, real=False)
+    return LungCase(phantom.ct.name, phantom.ct.hu, phantom.lungs, phantom.ct.grid.spacing_mm, real=False)
 
 
 # --- labels -----------------------------------------------------------------------------------------------------------

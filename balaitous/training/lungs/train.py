@@ -25,14 +25,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from balaitous.ct.lungs import LEFT, RIGHT, UNET_GRID, segment_lungs
+from balaitous.ct.lungs import LEFT, RIGHT, UNET_GRID
 from balaitous.errors import WeightsError
 from balaitous.files import write_whole
 from balaitous.networks.layouts import unet_from
 from balaitous.networks.loading import build_network, load_strictly
+from balaitous.networks.lungs import segment_lungs
 from balaitous.networks.runtime import Chunker, TorchNetwork
 from balaitous.networks.unet import UNet
-from balaitous.severity.features import label_crops
 from balaitous.training.lungs.augment import draw_slice
 from balaitous.training.lungs.cases import IGNORE, LungCase, case_digest, digest, kept_case, with_disease
 from balaitous.training.resume import Curve, Resumable, cosine
@@ -302,7 +302,7 @@ def read_unet(weights: str) -> UNet:
 def label_with(network: UNet, hu: NDArray) -> NDArray[np.uint8]:
     """Lung labels (Z, Y, X) of a volume by a network, as the method makes them."""
     unet = TorchNetwork(network, next(network.parameters()).device, torch.float32)
-    return segment_lungs(hu, partial(label_crops, lung_unet=unet, chunker=Chunker(8)))
+    return segment_lungs(hu, unet, Chunker(8))
 
 
 def dice(found: NDArray, truth: NDArray) -> dict[str, float]:

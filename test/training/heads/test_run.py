@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -25,6 +24,7 @@ from balaitous.weights.bundle import open_bundle
 from balaitous.weights.inventory import verify
 from balaitous.weights.search import find_bundle
 from helpers import ROOT
+from helpers.phantoms import with_hu
 
 SCANS = 16
 PATIENCE_SECONDS = 60
@@ -38,7 +38,7 @@ def small_cohort(folder, scans):
     make_stoic_folder(folder, scans, seed=7, spacing_mm=(4.0, 4.0, 10.0), size=(84, 70, 22))
     for path in (folder / "data/mha").iterdir():
         ct = read_ct(path)
-        write_mha(path, replace(ct, hu=ct.hu[8:16]))
+        write_mha(path, with_hu(ct, ct.hu[8:16]))
     return folder
 
 

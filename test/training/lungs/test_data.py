@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balaitous.ct.volume import CT, SPACING_MM, read_ct, resample, write_mha
+from balaitous.ct.grid import Grid, StoredOrder
+from balaitous.ct.volume import CT, SPACING_MM, read_ct, resample, write_mha, write_volume
 from balaitous.errors import InputError, MaskError, NoLungError
 from balaitous.synthetic.phantom import make_phantom
 from balaitous.training.lungs.cases import IGNORE, mask_labels, read_case, slices_within
@@ -20,7 +21,7 @@ PHANTOM = make_phantom(41, spacing_mm=(4.0, 4.0, 10.0), size=(84, 70, 8))
 
 
 def write_labels(path: Path, labels: np.ndarray) -> Path:
-    write_mha(path, replace(PHANTOM.ct, hu=labels))
+    write_volume(path, labels, PHANTOM.ct.grid)
     return path
 
 
@@ -101,7 +102,7 @@ def test_right_and_left_are_taken_from_the_mask(scan, tmp_path):
     assert labels.shape == resample(PHANTOM.ct).hu.shape
     for label in (1, 2):
         volume = (labels == label).sum() * np.prod(SPACING_MM)
-        assert volume == pytest.approx((PHANTOM.lungs == label).sum() * np.prod(PHANTOM.ct.spacing_mm), rel=0.15)
+        assert volume == pytest.approx((PHANTOM.lungs == label).sum() * np.prod(PHANTOM.ct.grid.spacing_mm), rel=0.15)
 
 
 @pytest.mark.parametrize("value", [1, 255])
@@ -145,8 +146,11 @@ def test_unsure_slices_are_those_that_are_interpolated_from_them(eighths, is_rev
     inside = np.zeros((40, 4, 4), np.float32)
     inside[chosen] = 1
     ct = CT(
-        *(inside, (1.5, 1.5, eighths / 8), (0.0, 0.0, -7.0), tuple(np.eye(3).ravel()), (False, False, is_reversed)),
-        *("scan", "scan.mha", None, PHANTOM.ct.patient),
+        inside,
+        Grid(inside.shape, (1.5, 1.5, eighths / 8), (0.0, 0.0, -7.0)),
+        name="scan",
+        path="scan.mha",
+        stored=StoredOrder(reversed=(False, False, is_reversed)),
     )
     resampled = resample(ct)
     assert slices_within(chosen, ct, resampled).tolist() == (resampled.hu[:, 0, 0] > 1e-4).tolist()

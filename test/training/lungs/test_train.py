@@ -18,11 +18,11 @@ from safetensors.torch import load_file
 
 from balaitous.cli import main
 from balaitous.ct.lungs import UNET_GRID, body_box, body_crops
-from balaitous.ct.volume import write_mha
+from balaitous.ct.volume import write_mha, write_volume
 from balaitous.errors import WeightsError
 from balaitous.files import write_whole
+from balaitous.networks.lungs import windowed
 from balaitous.networks.unet import UNet
-from balaitous.severity.features import windowed
 from balaitous.synthetic.phantom import make_phantom
 from balaitous.training.lungs.augment import augment_geometry, augment_intensity, draw_slice, swap_sides
 from balaitous.training.lungs.cases import (
@@ -64,7 +64,7 @@ def cases() -> list[LungCase]:
 
 def test_pseudo_labels_find_the_lungs_of_a_phantom():
     phantom = make_phantom(5, spacing_mm=(3.0, 3.0, 5.0))
-    labels = pseudo_labels(phantom.ct.hu, phantom.ct.spacing_mm)
+    labels = pseudo_labels(phantom.ct.hu, phantom.ct.grid.spacing_mm)
     assert set(np.unique(labels)) <= {0, 1, 2, IGNORE}
     found = dice(np.where(labels == IGNORE, 0, labels), phantom.lungs)
     assert found["right"] > 0.93
@@ -145,7 +145,8 @@ def test_the_right_lung_stays_on_the_left_of_the_image_whatever_the_augmentation
 
 def test_without_augmentation_a_slice_is_what_the_method_feeds_the_network(cases):
     axial = cases[0].hu[len(cases[0].hu) // 2].astype(np.float32)
-    crops, boxes = body_crops(axial[None])
+    body = body_crops(axial[None])
+    crops, boxes = body.crops, body.boxes
     labels = torch.zeros(axial.shape)
     image, _ = augment_geometry(
         torch.from_numpy(axial), labels, body_box(axial), np.random.default_rng(0), UNET_GRID, strength=0.0
@@ -373,7 +374,7 @@ def scans(tmp_path_factory) -> Path:
         phantom = make_phantom(seed, spacing_mm=(4.0, 4.0, 10.0), size=(84, 70, 8))
         write_mha(folder / f"p{seed}.mha", phantom.ct)
         if seed == 31:
-            write_mha(folder / "p31_lungmask.mha", replace(phantom.ct, hu=phantom.lungs))
+            write_volume(folder / "p31_lungmask.mha", phantom.lungs, phantom.ct.grid)
     (folder / "damaged.nii").write_bytes(b"no scan")
     return folder
 
