@@ -1,0 +1,130 @@
+"""The models of this package, a row each: help, `info`, choices of the command, columns and bundles are driven by it.
+
+Pure data, which imports nothing heavy. A row is JSON, so that it travels to the workers of a cluster: they import what
+it names, and need no table of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Model:
+    """What there is to know of a model before it is loaded.
+
+    Attributes
+    ----------
+    name : also in its bundles
+    title : what it does, for people
+    reads : the kinds of input, "ct" or "picture"; of a path that is of several, the first that fits
+    outputs : what it gives the probability of: name, which makes the column ``probability_<name>``, and how people are
+        told it
+    bundles : names of the weights that are looked for, in this order
+    where : its class, as "module:name"; see `balaitous.cohort.local.Predictor` for what it can do
+    given : facts beside the input that its `predict` takes, and columns of a list that are read as such
+    preparing : the module that reads and prepares inputs without PyTorch, loaded beforehand by processes of their own
+    quantizing : the function that makes its networks int8, as "module:name"; "" if none does
+    citation : the paper or package that it follows
+    limits : what its answers are good for, and what not
+    """
+
+    name: str
+    title: str
+    reads: tuple[str, ...]
+    outputs: Mapping[str, str]
+    bundles: tuple[str, ...]
+    where: str
+    given: tuple[str, ...] = ()
+    preparing: str = ""
+    quantizing: str = ""
+    citation: str = ""
+    limits: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @staticmethod
+    def from_dict(row: Mapping[str, Any]) -> Model:
+        """The row that `to_dict` told."""
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in row.items()
+        }
+        return Model(**values)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """With what, where and how a model runs: the same for all of them.
+
+    Attributes
+    ----------
+    weights : a bundle's name or folder; None: as `find_bundle` searches
+    device : "auto" (or None), "cpu" or "cuda"
+    precision : "auto", "fp32", "fp16", "bf16" or "int8"
+    calibrated : apply the bundle's calibration
+    strict : refuse what a quality check warns of
+    """
+
+    weights: str | Path | None = None
+    device: str | None = None
+    precision: str = "auto"
+    calibrated: bool = False
+    strict: bool = False
+
+
+DEFAULT = "severity"
+
+MODELS: dict[str, Model] = {
+    model.name: model
+    for model in (
+        Model(
+            name="severity",
+            title="probability of COVID-19 and of a severe outcome from a chest CT",
+            reads=("ct",),
+            outputs={"covid": "COVID-19", "severe": "severe"},
+            bundles=("stoic", "mini"),
+            where="balaitous.severity.pipeline:Balaitous",
+            given=("age", "sex", "series"),
+            preparing="balaitous.severity.preparation",
+            quantizing="balaitous.severity.quantize:quantize_bundle",
+            citation="Lassau et al. 2021, doi:10.1038/s41467-020-20657-4; Jégou, balaitous 1.2; Boulogne et al. 2023, "
+            "arXiv:2306.10484 (STOIC 2021)",
+            limits="Fitted on adults with suspected COVID-19 (STOIC 2021). The bundle mini is a demonstration: its "
+            "probabilities mean nothing for a patient. Research use only, not for diagnosis.",
+        ),
+    )
+}
+
+
+def find_model(name: str) -> Model:
+    """The row of a model.
+
+    Raises
+    ------
+    ValueError : there is no model of that name
+    """
+    if name not in MODELS:
+        raise ValueError(f"model must be one of {', '.join(MODELS)}. Got {name!r} instead.")
+    return MODELS[name]
+
+
+def imported(where: str) -> Any:
+    """What "module:name" stands for."""
+    module, _, name = where.partition(":")
+    return getattr(import_module(module), name)
+
+
+def load_model(model: Model, settings: Settings) -> Any:
+    """The model, ready to predict.
+
+    Raises
+    ------
+    WeightsError, ValueError, MemoryError : as its class does
+    """
+    return imported(model.where)(**vars(settings))
