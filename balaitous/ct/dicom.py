@@ -18,7 +18,7 @@ import pydicom
 import pydicom.config
 from pydicom.dataset import FileDataset
 from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_dataset, read_partial, read_preamble
+from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import (
     CTImageStorage,
@@ -32,6 +32,7 @@ from balaitous.errors import InputError
 from balaitous.reading.integrity import check_inside, files_below
 from balaitous.reading.limits import SIZE_VARIABLE, in_time, maximum_voxels
 from balaitous.reading.patient import Patient, from_header
+from balaitous.reading.pixel_data import read_file_meta
 
 HEADER_TAGS: list[BaseTag | int] = [
     Tag(keyword)
@@ -159,8 +160,7 @@ def read_header(file: Path, tags: list[BaseTag | int]) -> FileDataset:
     if not file.is_file():  # to open a pipe is to wait for ever
         raise InvalidDicomError("not a file")
     with _Header(file) as stream:
-        read_preamble(stream, force=False)
-        meta = read_dataset(stream, False, True, stop_when=lambda tag, *_: Tag(tag).group != 2)
+        meta = read_file_meta(stream)
         if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:  # pydicom and GDCM inflate it whole
             if meta.get("MediaStorageSOPClassUID") == CTImageStorage:
                 raise ValueError("deflated; write it in another transfer syntax")

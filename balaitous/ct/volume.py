@@ -1,4 +1,6 @@
-"""A chest CT as a volume in Hounsfield units: read, orient, resample, write. The only SimpleITK import of the package.
+"""A chest CT as a volume in Hounsfield units: read, orient, resample, write.
+
+Of the package only this and `balaitous.reading.itk` import SimpleITK.
 
 SimpleITK's axes are (x, y, z), NumPy's (Z, Y, X); both point to the patient's left, posterior and superior (LPS) once
 a volume is read. Any stored orientation gets there without loss, by exchanging and reversing axes; an oblique volume
@@ -9,10 +11,8 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import permutations
 from pathlib import Path
@@ -25,10 +25,10 @@ from balaitous.ct.dicom import select_series
 from balaitous.ct.grid import Grid, StoredOrder, Triple
 from balaitous.ct.plausibility import FLOOR_HU, check_hounsfield, check_volume
 from balaitous.errors import InputError, MaskError, one_line
-from balaitous.memory import is_out_of_memory
 from balaitous.reading.archive import unpacked
 from balaitous.reading.headers import IMAGE_ENDINGS, format_of
 from balaitous.reading.integrity import check_is_data, check_whole
+from balaitous.reading.itk import quiet_and_clear
 from balaitous.reading.limits import Deadline, maximum_voxels
 from balaitous.reading.patient import Patient, format_age, format_sex, from_header, read_sidecar
 from balaitous.reading.pixel_data import copy_slices
@@ -288,7 +288,7 @@ def _whole_image(path: Path) -> tuple[sitk.Image, sitk.ImageFileReader]:
     reader = sitk.ImageFileReader()
     reader.SetFileName(_name_for_itk(path))
     reader.SetImageIO(image_format.image_io)  # SimpleITK would try twenty, and finds none for .MHA
-    with _quiet_and_clear():
+    with quiet_and_clear():
         reader.ReadImageInformation()
     kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
     if " of " in kind:
@@ -309,26 +309,8 @@ def _name_for_itk(path: Path) -> str:
 
 
 def _execute(reader: sitk.ImageFileReader | sitk.ImageSeriesReader) -> sitk.Image:
-    with _quiet_and_clear():
+    with quiet_and_clear():
         return reader.Execute()
-
-
-@contextmanager
-def _quiet_and_clear() -> Iterator[None]:
-    """No ITK warnings on stderr, and one line instead of ITK's several where it fails."""
-    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.GlobalWarningDisplayOff()
-    try:
-        yield
-    except RuntimeError as error:
-        if is_out_of_memory(error):
-            raise MemoryError(f"SimpleITK cannot allocate it: {error}") from error
-        reason = re.sub(r"^.*ERROR: |\w+\(0x\w+\): ", "", str(error).strip().splitlines()[-1]).strip()
-        if unknown := re.match('Unable to determine ImageIO reader for "(.*)"', reason):
-            reason = f"{Path(unknown[1]).name} is cut short, or not what its ending says"
-        raise InputError(f"expected a readable image, found none ({reason}); convert it or copy it again") from error
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
 
 
 def _ct(image: sitk.Image, path: Path, series_uid: str | None, patient: Patient) -> CT:

@@ -5,7 +5,8 @@ Sizes are known from headers before anything is allocated: they are compared wit
 environment:
 
 ========================  =======  ====================================================================================
-``BALAITOUS_MAX_GIB``     8        a scan once unpacked: a zip on disk, voxels in memory (4 bytes each: stored and read)
+``BALAITOUS_MAX_GIB``     8        a scan once unpacked: a zip on disk, voxels in memory (4 bytes each: stored and
+                                   read), a picture's pixels (128 bytes each)
 ``BALAITOUS_MAX_SECONDS`` 600      each pass over a scan's files: to list, to unpack, to check, to read them
 ========================  =======  ====================================================================================
 """
@@ -22,6 +23,9 @@ from balaitous.errors import InputError
 SIZE_VARIABLE, DEFAULT_GIB = "BALAITOUS_MAX_GIB", 8.0  # 2**31 voxels: twice a 1,000-slice CT of 1,024² pixels
 TIME_VARIABLE, DEFAULT_SECONDS = "BALAITOUS_MAX_SECONDS", 600.0
 BYTES_PER_VOXEL = 4  # int16, as stored and as read
+# Decoders, and networks after them, take copies, and a tiny file can declare many: 2**26 pixels, twice a mammogram of
+# 5,928 × 4,728
+BYTES_PER_PIXEL = 128
 
 T = TypeVar("T")
 
@@ -34,6 +38,11 @@ def maximum_bytes() -> float:
 def maximum_voxels() -> float:
     """Voxels that a scan may have."""
     return maximum_bytes() / BYTES_PER_VOXEL
+
+
+def maximum_pixels() -> float:
+    """Pixels that a picture may have."""
+    return maximum_bytes() / BYTES_PER_PIXEL
 
 
 class Deadline:

@@ -1,7 +1,7 @@
-"""DICOM slices as GDCM may see them: with the pixels that their headers declare, and nothing else.
+"""DICOM images as GDCM may see them: with the pixels that their headers declare, and nothing else.
 
 GDCM allocates whatever length an element tells, follows nested sequences until the stack is gone, and lets its decoders
-believe what a compressed image tells of itself. So it never gets a file from outside: each slice is copied into a file
+believe what a compressed image tells of itself. So it never gets a file from outside: each image is copied into a file
 of the few elements that make an image, once its pixels are known to be there. Terms as in DICOM PS3.5, 8 and annex A:
 pixel data are native, or encapsulated in items that hold a compressed image. Run lengths are unpacked here.
 
@@ -16,13 +16,21 @@ import struct
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import pydicom
 import pydicom.config
-from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate, generate_frames
+from pydicom.filereader import read_dataset, read_preamble
 from pydicom.tag import Tag
-from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+)
 
 from balaitous.errors import InputError
 from balaitous.reading.integrity import DEFLATE_MAXIMUM_RATIO
@@ -76,42 +84,91 @@ def copy_slices(files: Sequence[Path], folder: Path, rows: int, columns: int) ->
 
 
 def read_image(file: Path, rows: int, columns: int) -> FileDataset:
-    """The elements of `IMAGE_TAGS`, checked; damage may raise anything."""
-    size = file.stat().st_size
-    if size > MAXIMUM_SLICE_BYTES:
-        raise InputError(f"expected one slice a file, {file.name} has {size:,} bytes; export the series again")
-    content = file.read_bytes()
-    items = sum(content.count(tag) for tag in ITEM_TAGS)
-    if items > MAXIMUM_ITEMS:
-        raise InputError(f"expected a CT slice, {file.name} has {items:,} sequence items; export the series again")
-    image = pydicom.dcmread(BytesIO(content), specific_tags=IMAGE_TAGS)
-    for tag in set(image.keys()) - set(IMAGE_TAGS):  # pydicom adds some, such as the character set
-        del image[tag]
+    """The elements of `IMAGE_TAGS` of a CT slice, checked; damage may raise anything."""
+    image = read_elements(file, IMAGE_TAGS, "CT slice")
     if (image.Rows, image.Columns) != (rows, columns) or image.BitsAllocated not in BITS_ALLOCATED:
         raise InputError(
             f"expected {rows} × {columns} pixels of 8, 16 or 32 bits in {file.name}, found {image.Rows} × "
             f"{image.Columns} of {image.BitsAllocated}; export the series again"
         )
-    syntax = UID(str(image.file_meta.get("TransferSyntaxUID") or ImplicitVRLittleEndian))
-    expected = rows * columns * image.BitsAllocated // 8
+    syntax = check_pixels(image, rows * columns * image.BitsAllocated // 8, file.name)
+    describe_file(image, syntax, image.SOPClassUID, image.get("SOPInstanceUID") or "1.2")
+    return image
+
+
+def read_elements(file: Path, tags: Sequence[int], what: str) -> FileDataset:
+    """Some elements of a file that holds one image; damage may raise anything.
+
+    Parameters
+    ----------
+    what : the file should hold, for messages
+    """
+    size = file.stat().st_size
+    if size > MAXIMUM_SLICE_BYTES:
+        raise InputError(f"expected one {what} a file, {file.name} has {size:,} bytes; export the series again")
+    content = file.read_bytes()
+    items = sum(content.count(tag) for tag in ITEM_TAGS)
+    if items > MAXIMUM_ITEMS:
+        raise InputError(f"expected a {what}, {file.name} has {items:,} sequence items; export the series again")
+    if read_file_meta(BytesIO(content)).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        raise InputError(f"expected no deflated DICOM, found one in {file.name}; write it in another transfer syntax")
+    image = pydicom.dcmread(BytesIO(content), specific_tags=list(tags))
+    for tag in set(image.keys()) - set(tags):  # pydicom adds some, such as the character set
+        del image[tag]
+    return image
+
+
+def read_file_meta(stream: BinaryIO) -> Dataset:
+    """The elements that a DICOM file begins with, which tell its transfer syntax; nothing else is read.
+
+    Raises
+    ------
+    InvalidDicomError : if it is no DICOM file
+    """
+    read_preamble(stream, force=False)
+    return read_dataset(stream, False, True, stop_when=lambda tag, *_: Tag(tag).group != 2)
+
+
+def check_pixels(image: FileDataset, expected: int, name: str, samples: int = 1) -> UID:
+    """Make sure that a file holds the pixels that its header declares, and unpack run lengths.
+
+    Parameters
+    ----------
+    expected : bytes of the native pixels
+    name : of the file
+    samples : colours of a pixel
+
+    Returns
+    -------
+    the transfer syntax of `image` as it is now
+
+    Raises
+    ------
+    InputError : it does not; what is damaged may raise anything
+    """
+    syntax: UID = UID(str(image.file_meta.get("TransferSyntaxUID") or ImplicitVRLittleEndian))
     if syntax == RLELossless:
-        unpack_run_lengths(image, expected, file.name)
+        unpack_run_lengths(image, expected, name)
         syntax = ExplicitVRLittleEndian
     if syntax.is_encapsulated:
         compressed = b"".join(generate_frames(image.PixelData, number_of_frames=1))
-        check_compressed(compressed, rows, columns, image.BitsAllocated, file.name)
+        check_compressed(compressed, image.Rows, image.Columns, image.BitsAllocated, name, samples)
         image.PixelData = encapsulate([compressed])
     else:
         found = len(image.PixelData)
         if found < expected:
             raise InputError(
-                f"expected {expected:,} bytes of pixels in {file.name}, found {found:,}; it is cut short: copy it again"
+                f"expected {expected:,} bytes of pixels in {name}, found {found:,}; it is cut short: copy it again"
             )
+    return syntax
+
+
+def describe_file(image: FileDataset, syntax: UID, class_uid: UID, instance_uid: str) -> None:
+    """Give an image a preamble and file meta information of its own, and no more than it needs."""
     image.preamble, image.file_meta = bytes(128), FileMetaDataset()
     image.file_meta.TransferSyntaxUID = syntax
-    image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID
-    image.file_meta.MediaStorageSOPInstanceUID = UID(image.get("SOPInstanceUID") or "1.2")
-    return image
+    image.file_meta.MediaStorageSOPClassUID = class_uid
+    image.file_meta.MediaStorageSOPInstanceUID = UID(instance_uid)
 
 
 def unpack_run_lengths(image: FileDataset, expected: int, name: str) -> None:
@@ -134,14 +191,15 @@ def unpack_run_lengths(image: FileDataset, expected: int, name: str) -> None:
     image.decompress(decoding_plugin="pydicom", generate_instance_uid=False)
 
 
-def check_compressed(image: bytes, rows: int, columns: int, bits: int, name: str) -> None:
-    """Refuse a compressed image whose own header tells another size than the slice's, colours, or larger numbers.
+def check_compressed(image: bytes, rows: int, columns: int, bits: int, name: str, samples: int = 1) -> None:
+    """Refuse a compressed image whose own header tells another size than the file's, other colours, or larger numbers.
 
     Parameters
     ----------
     image : JPEG, JPEG-LS or JPEG 2000
     bits : allocated for each pixel. GDCM writes beyond its memory if a JPEG tells more, or more than 16
     name : of the file
+    samples : colours of a pixel
 
     Raises
     ------
@@ -154,9 +212,10 @@ def check_compressed(image: bytes, rows: int, columns: int, bits: int, name: str
     else:
         raise InputError(f"expected JPEG, JPEG-LS or JPEG 2000 in {name}, found none; export the series again")
     most = min(bits, MAXIMUM_PRECISION)
-    if size != [rows, columns, 1] or found > most:
+    if size != [rows, columns, samples] or found > most:
+        kind = "grey pixels" if samples == 1 else f"pixels with {samples} colours"
         raise InputError(
-            f"expected a compressed image of {rows} × {columns} grey pixels of at most {most} bits in {name}, found "
+            f"expected a compressed image of {rows} × {columns} {kind} of at most {most} bits in {name}, found "
             f"{size[0]} × {size[1]} with {size[2]} colours of {found} bits; export the series again"
         )
 

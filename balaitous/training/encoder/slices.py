@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch.nn import functional as F
 
 import balaitous
@@ -27,13 +26,13 @@ from balaitous.ct.lungs import AIR_HU, WINDOW_HU
 from balaitous.errors import InputError
 from balaitous.files import replacing
 from balaitous.reading.fingerprint import content_sha256
+from balaitous.reading.pictures import PICTURE_ENDINGS, read_picture
 from balaitous.severity.pipeline import Balaitous, Prediction
 from balaitous.training.keeping import Keeper, begin_keeping
 
 log = logging.getLogger(__name__)
 
 SIZE = 224  # pixels of the slices that the encoders see
-PICTURE_ENDINGS = (".png", ".jpg", ".jpeg")
 
 
 class SliceStore:
@@ -219,13 +218,9 @@ def picture_as_hu(path: Path) -> NDArray[np.int16]:
 
     Raises
     ------
-    InputError : not an image
+    InputError : as `read_picture` does
     """
-    try:
-        with Image.open(path) as image:
-            grey = np.asarray(image.convert("L"), np.float32)
-    except OSError as error:
-        raise InputError(f"{path}: expected an image, found: {error}. Remove it, or save it as PNG.") from None
+    grey = read_picture(path).grey * 255  # kept slices of 8-bit pictures were made of 0 … 255: so they stay the same
     square = F.interpolate(
         torch.tensor(grey)[None, None], (SIZE, SIZE), mode="bilinear", align_corners=False, antialias=True
     )

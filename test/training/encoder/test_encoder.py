@@ -146,7 +146,7 @@ def test_material_is_scans_and_pictures(tmp_path):
     assert white.shape == (1, 224, 224)
     assert (white == 600).all()
     (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(InputError, match="expected an image"):
+    with pytest.raises(InputError, match="expected PNG as its ending says"):
         picture_as_hu(tmp_path / "text.png")
     with pytest.raises(InputError, match="no such file"):
         list_material([tmp_path / "nothing"])
