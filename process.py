@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from balaitous.cohort.processes import ReadingProcess
-from balaitous.container.grand_challenge import flush_log, load_model, log_to_stdout, report, run_job
+from balaitous.container.grand_challenge import MODEL, flush_log, load_model, log_to_stdout, report, run_job
 from balaitous.memory import check_memory_limit
 
 MODES = ("exec", "invoke", "train", "evaluate")
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
 def run(mode: str, input_dir: Path, output_dir: Path) -> int:
     """Run one job, or serve many."""
     if mode == "exec":
-        with ReadingProcess() as reader:
+        with ReadingProcess(MODEL.preparing) as reader:
             return run_job(load_model, input_dir, output_dir, reader)
     if mode == "invoke":
         from balaitous.container.server import serve

@@ -7,11 +7,11 @@ method cannot answer, and is refused; ``warn`` is where its answer deserves a se
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from balaitous.errors import InputError
+from balaitous.errors import BalaitousError, InputError
 
 Status = Literal["ok", "warn", "fail"]
 Range = tuple[float, float]
@@ -117,3 +117,15 @@ def refuse(name: str, expected: str, checks: Sequence[Check], strict: bool = Fal
     if record["quality"] == "fail" or (strict and record["quality"] == "warn"):
         why = " (warnings, which strict checks refuse)" if record["quality"] == "warn" else ""
         raise QualityError(f"{name}: expected {expected}, found {record['quality_notes']}{why}", checks)
+
+
+def check_probabilities(probabilities: Mapping[str, float]) -> None:
+    """Refuse a number that is no probability: networks can give NaN, in half precision say.
+
+    Raises
+    ------
+    BalaitousError : it names the first
+    """
+    for name, value in probabilities.items():
+        if not 0 <= value <= 1:  # NaN is not either
+            raise BalaitousError(f"expected {name} in [0, 1], found {value}: try precision fp32, or other weights")

@@ -7,7 +7,7 @@ it names, and need no table of their own.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,22 @@ class Model:
     ----------
     name : also in its bundles
     title : what it does, for people
-    reads : the kinds of input, "ct" or "picture"; of a path that is of several, the first that fits
+    reads : the kinds of input, of `balaitous.cohort.items.KINDS`; of a path that is of several, the first that fits
     outputs : what it gives the probability of: name, which makes the column ``probability_<name>``, and how people are
         told it
     bundles : names of the weights that are looked for, in this order
-    where : its class, as "module:name"; see `balaitous.cohort.local.Predictor` for what it can do
+    where : its class, as "module:name"; `balaitous.cohort.local.Predictor` says what it can do
     given : facts beside the input that its `predict` takes, and columns of a list that are read as such
-    preparing : the module that reads and prepares inputs without PyTorch, loaded beforehand by processes of their own
-    quantizing : the function that makes its networks int8, as "module:name"; "" if none does
-    citation : the paper or package that it follows
-    limits : what its answers are good for, and what not
+    columns : its own columns of a table and their types, "str", "int" or "float"
+    shown : what people see of a row beside the probabilities: heading, and a format of the row's columns
+    preparing : the module that reads and prepares inputs without PyTorch, loaded beforehand by processes of their own;
+        "" where inputs are read beside the networks
+    quantizing : the function that makes the networks of a bundle int8, as "module:name"; "" if none does
+    limits : the limits that its quality checks are held against, as "module:name"; "" if it checks nothing
+    same_request : the function that tells whether a row of a table is what an item would get today, as "module:name";
+        "" where that depends on nothing but the input's content and the settings
+    citation : the papers and packages that it follows
+    good_for : what its answers are good for, and what not
     """
 
     name: str
@@ -40,10 +46,14 @@ class Model:
     bundles: tuple[str, ...]
     where: str
     given: tuple[str, ...] = ()
+    columns: Mapping[str, str] = field(default_factory=dict)
+    shown: Mapping[str, str] = field(default_factory=dict)
     preparing: str = ""
     quantizing: str = ""
-    citation: str = ""
     limits: str = ""
+    same_request: str = ""
+    citation: str = ""
+    good_for: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -91,11 +101,43 @@ MODELS: dict[str, Model] = {
             bundles=("stoic", "mini"),
             where="balaitous.severity.pipeline:Balaitous",
             given=("age", "sex", "series"),
+            columns={
+                "series_uid": "str",
+                "spacing_x_mm": "float",
+                "spacing_y_mm": "float",
+                "spacing_z_mm": "float",
+                "slices": "int",
+                "slices_used": "int",
+                "lung_volume_litres": "float",
+                "age_years": "float",
+                "age_source": "str",
+                "sex": "float",
+                "sex_source": "str",
+                "probability_full_covid": "float",
+                "probability_lung_covid": "float",
+                "probability_full_severe": "float",
+                "probability_lung_severe": "float",
+                "seconds_read": "float",
+                "seconds_resample": "float",
+                "seconds_body_crops": "float",
+                "seconds_lung_unet": "float",
+                "seconds_lung_view": "float",
+                "seconds_features_full": "float",
+                "seconds_features_lung": "float",
+            },
+            shown={
+                "lungs (l)": "{lung_volume_litres:.2f}",
+                "age": "{age_years:g} ({age_source})",
+                "sex": "{sex:g} ({sex_source})",
+                "slices": "{slices}",
+            },
             preparing="balaitous.severity.preparation",
             quantizing="balaitous.severity.quantize:quantize_bundle",
+            limits="balaitous.ct.quality_limits:LIMITS",
+            same_request="balaitous.severity.requests:same_request",
             citation="Lassau et al. 2021, doi:10.1038/s41467-020-20657-4; Jégou, balaitous 1.2; Boulogne et al. 2023, "
             "arXiv:2306.10484 (STOIC 2021)",
-            limits="Fitted on adults with suspected COVID-19 (STOIC 2021). The bundle mini is a demonstration: its "
+            good_for="Fitted on adults with suspected COVID-19 (STOIC 2021). The bundle mini is a demonstration: its "
             "probabilities mean nothing for a patient. Research use only, not for diagnosis.",
         ),
     )

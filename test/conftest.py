@@ -63,6 +63,18 @@ def short_scans(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def short_scan(short_scans) -> Path:
+    """The longer one of them."""
+    return short_scans / "b.mha"
+
+
+@pytest.fixture(scope="session")
+def short_prediction(model, short_scan):
+    """What the default model says of it: where any prediction will do."""
+    return model.predict(short_scan)
+
+
 @pytest.fixture
 def memory():
     """fsspec's file system in memory, empty before and after."""

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 if TYPE_CHECKING:
     from balaitous.cohort.run import Run
     from balaitous.cohort.table import Row
+    from balaitous.models import Model
     from balaitous.weights.bundle import Bundle
 
 EXIT_UNEXPECTED = 1
@@ -107,12 +108,12 @@ def pace_of(run: Run) -> str:
     return f"{run.scans_a_minute:.3g} scans a minute, {left} left"
 
 
-def outcome_line(row: Row, single: bool) -> str:
-    """What came of a scan."""
+def outcome_line(row: Row, model: Model, single: bool) -> str:
+    """What came of an item."""
     if row["status"] == "failed":
-        reason = "" if single else f". {row['error']}"  # of a single scan it comes last
+        reason = "" if single else f". {row['error']}"  # of a single item it comes last
         return f"{row['PatientID']}: failed{reason}"
-    probabilities = f"COVID-19 {row['probability_covid']:.3f}, severe {row['probability_severe']:.3f}"
+    probabilities = ", ".join(f"{label} {row[f'probability_{name}']:.3f}" for name, label in model.outputs.items())
     warned = f"; check: {row['quality_notes']}" if row["quality_notes"] else ""
     return f"{row['PatientID']}: {probabilities} ({row['seconds']:.1f} s){warned}"
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from balaitous.cli.console import DISCLAIMER, out
 from balaitous.errors import BalaitousError
+from balaitous.models import DEFAULT, MODELS, Model
 from balaitous.provenance import versions
 
 if TYPE_CHECKING:
@@ -16,12 +18,10 @@ if TYPE_CHECKING:
 
 
 def info(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
-    """Versions, device and the weights that would be used."""
+    """What this package can do, with which weights; versions and device."""
     import torch
 
     from balaitous.networks.runtime import choose_device, device_name
-    from balaitous.weights.bundle import open_bundle
-    from balaitous.weights.search import find_bundle
 
     device = choose_device()
     facts: dict[str, Any] = {
@@ -29,22 +29,45 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = Fal
         "device": str(device),
         "device_name": device_name(device),
         "threads": torch.get_num_threads(),
+        "models": {model.name: model_facts(model) for model in MODELS.values()},
     }
-    try:
-        facts["bundle"] = bundle_facts(open_bundle(find_bundle()))
-    except BalaitousError as error:  # `info` is what one runs when something is wrong: it shows what it can
-        facts["bundle"] = {"error": str(error)}
     if as_json:
-        print(json.dumps(facts, indent=1))
+        print(json.dumps({**facts, "bundle": facts["models"][DEFAULT]["bundle"]}, indent=1))
         return
-    for key, value in facts.items():
-        if isinstance(value, dict):
-            out.print(f"{key}:")
-            for name, fact in value.items():
-                out.print(f"  {name}: {fact}", markup=False)
-        else:
-            out.print(f"{key}: {value}", markup=False)
+    show(facts)
     out.print(DISCLAIMER)
+
+
+def show(facts: Mapping[str, Any], indent: str = "") -> None:
+    """Facts in facts, a line each."""
+    for key, value in facts.items():
+        if isinstance(value, Mapping):
+            out.print(f"{indent}{key}:", markup=False)
+            show(value, indent + "  ")
+        else:
+            told = ", ".join(value) if isinstance(value, list) else value
+            out.print(f"{indent}{key}: {told}", markup=False)
+
+
+def model_facts(model: Model) -> dict[str, Any]:
+    """What a user should know of a model: what it reads and answers, its weights, their licence, what to cite."""
+    from balaitous.cohort.items import KINDS
+    from balaitous.weights.bundle import open_bundle
+    from balaitous.weights.search import find_bundle
+
+    try:
+        bundle = bundle_facts(open_bundle(find_bundle()))
+    except BalaitousError as error:  # `info` is what one runs when something is wrong: it shows what it can
+        bundle = {"error": str(error)}
+    return {
+        "title": model.title,
+        "reads": [KINDS[kind].rule for kind in model.reads],
+        "takes": list(model.given),
+        "answers": [f"probability_{name}" for name in model.outputs],
+        "good_for": model.good_for,
+        "citation": model.citation,
+        "bundle": bundle,
+    }
 
 
 def bundle_facts(bundle: Bundle) -> dict[str, Any]:

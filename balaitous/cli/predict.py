@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -36,6 +36,7 @@ from balaitous.cli.console import (
 from balaitous.cli.info import bundle_facts
 from balaitous.errors import exit_code_of
 from balaitous.files import write_whole
+from balaitous.models import DEFAULT, MODELS, Model, Settings, find_model
 from balaitous.provenance import versions
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from balaitous.cohort.run import Run
     from balaitous.cohort.table import Row
 
+MODEL_HELP = "; ".join(f"{model.name}: {model.title}" for model in MODELS.values()) + "."
 ENGINES = ("local", "ray")
 SHOWN_ROWS = 100  # of a table that is in a file as well
 
@@ -55,6 +57,7 @@ def predict(
             "s3://bucket/scans too."
         ),
     ],
+    model_name: Annotated[str, typer.Option("--model", help=MODEL_HELP)] = DEFAULT,
     age: Age = None,
     sex: Sex = None,
     series: Annotated[str | None, typer.Option(help="SeriesInstanceUID, of a DICOM folder with several.")] = None,
@@ -94,53 +97,56 @@ def predict(
     report_path: Annotated[Path | None, typer.Option("--report", help="Report of the run to write: .json.")] = None,
     verbose: Verbose = False,
 ) -> None:
-    """Predict scans, one row each."""
+    """Predict scans or pictures, one row each."""
     set_up_logging(verbose)
     from balaitous.cohort.engines import local_engine, ray_engine
-    from balaitous.cohort.items import list_scans
-    from balaitous.cohort.run import Run
-    from balaitous.cohort.table import ScanTable
+    from balaitous.cohort.items import list_items
+    from balaitous.cohort.run import Run, same_request_of
+    from balaitous.cohort.table import ItemTable, columns_of
 
     started = datetime.now(UTC)
+    settings = Settings(weights, device, precision, calibrated, strict)
     with usage_errors():
+        model = find_model(model_name)
         check_patient(age, sex)
+        given = check_given(model, {"age": age, "sex": sex, "series": series})
         check_run_options(table_path, resume, engine, address, report_path)
-        table = ScanTable(table_path, resume) if table_path else None
-    scans = list_scans(paths, age, sex)
+        table = ItemTable(table_path, columns_of(model), resume) if table_path else None
+    items = list_items(paths, model, given)
     with usage_errors():
         if engine == "ray":
-            chosen = ray_engine(weights, device, precision, calibrated, strict, series, workers, scans, address)
+            chosen = ray_engine(model, settings, items, workers, address)
         else:
-            chosen = local_engine(weights, device, precision, calibrated, strict, series, workers, scans)
+            chosen = local_engine(model, settings, items, workers)
         note_use(chosen.bundle)
         if table and table.done:
             err.print(f"{table.path}: {len(table.done)} scans are done; looking for them…", markup=False)
-        run = Run(scans, table, chosen.made_by, series, strict)
+        run = Run(items, table, chosen.made_by, same_request_of(model), strict)
         rows: Any = chosen.predict(run.todo)
 
     try:
         with closing(rows), scan_progress(run) as advance:
             for row in rows:
                 run.add(row)
-                advance(outcome_line(row, single=len(scans) == 1))
+                advance(outcome_line(row, model, single=len(items) == 1))
     except KeyboardInterrupt:
         goes_on = f"; their rows are in {table.path}, --resume goes on from there" if table else ""
-        raise Interrupted(f"interrupted after {run.skipped + run.added} of {len(scans)} scans{goes_on}.") from None
+        raise Interrupted(f"interrupted after {run.skipped + run.added} of {len(items)} scans{goes_on}.") from None
     finally:  # also when interrupted: nothing that was computed is lost
         done = run.finish()
         if report_path:
-            write_report(report_path, chosen, run, started)
-    show_rows(done[:SHOWN_ROWS] if table else done)
+            write_report(report_path, model, chosen, run, started)
+    show_rows(done[:SHOWN_ROWS] if table else done, model)
     if table:
         others = f", {len(run.others)} of them of other scans that were there" if run.others else ""
         out.print(f"wrote {table.path} ({len(done) + len(run.others)} rows{others})", markup=False)
     failed = [row for row in done if row["status"] == "failed"]
-    if len(scans) > 1:
+    if len(items) > 1:
         show_summary(run.summary())
     elif failed:
         fail(failed[0]["error"], exit_code_of(failed[0]["error_kind"]))
     if failed:
-        fail(f"{len(failed)} of {len(scans)} scans failed, the others are done; see column 'error'.", EXIT_SOME_FAILED)
+        fail(f"{len(failed)} of {len(items)} scans failed, the others are done; see column 'error'.", EXIT_SOME_FAILED)
 
 
 def check_run_options(
@@ -161,6 +167,15 @@ def check_run_options(
         raise ValueError(f"--address is for --engine ray. Got --engine {engine} instead.")
 
 
+def check_given(model: Model, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts that are given; ValueError for one that the model does not take."""
+    given = {name: value for name, value in facts.items() if value is not None}
+    if unknown := [name for name in given if name not in model.given]:
+        takes = f"takes --{', --'.join(model.given)}" if model.given else "takes no such facts"
+        raise ValueError(f"--{unknown[0]} is not for the model {model.name}, which {takes}. Leave it out.")
+    return given
+
+
 def check_patient(age: float | None, sex: str | None) -> None:
     """Raise ValueError for an age or sex that no patient has, before anything is loaded."""
     from balaitous.reading.patient import Patient, resolve
@@ -168,46 +183,29 @@ def check_patient(age: float | None, sex: str | None) -> None:
     resolve(Patient(), age=age, sex=sex)
 
 
-def show_rows(rows: Sequence[Row]) -> None:
+def show_rows(rows: Sequence[Row], model: Model) -> None:
     """The table, as much of it as a person reads."""
-    table = Table(
-        "PatientID",
-        "COVID-19",
-        "severe",
-        "lungs (l)",
-        "age",
-        "sex",
-        "slices",
-        "quality",
-        "s",
-        "status",
-        box=SIMPLE_HEAD,
-    )
+    table = Table("PatientID", *model.outputs.values(), *model.shown, "quality", "s", "status", box=SIMPLE_HEAD)
     for row in rows:
         if row["status"] == "ok":
+            probabilities = [f"{row[f'probability_{name}']:.3f}" for name in model.outputs]
+            facts = [form.format_map(row) for form in model.shown.values()]
             table.add_row(
-                row["PatientID"],
-                f"{row['probability_covid']:.3f}",
-                f"{row['probability_severe']:.3f}",
-                f"{row['lung_volume_litres']:.2f}",
-                f"{row['age_years']:g} ({row['age_source']})",
-                f"{row['sex']:g} ({row['sex_source']})",
-                str(row["slices"]),
-                row["quality"],
-                f"{row['seconds']:.1f}",
-                "ok",
+                row["PatientID"], *probabilities, *facts, row["quality"] or "–", f"{row['seconds']:.1f}", "ok"
             )
         else:
-            table.add_row(row["PatientID"], *["–"] * 6, row["quality"] or "–", "–", "failed")
+            nothing = ["–"] * (len(model.outputs) + len(model.shown))
+            table.add_row(row["PatientID"], *nothing, row["quality"] or "–", "–", "failed")
     out.print(table)
 
 
-def write_report(path: Path, engine: Engine, run: Run, started: datetime) -> None:
+def write_report(path: Path, model: Model, engine: Engine, run: Run, started: datetime) -> None:
     """Everything that is needed to repeat a run, and what came of it."""
     report = {
         "started": started.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(run.last - run.began, 3),  # of a clock that is never set
+        "model": model.name,
         "bundle": bundle_facts(engine.bundle),
         "device": engine.device,
         "precision": engine.precision,
@@ -216,14 +214,14 @@ def write_report(path: Path, engine: Engine, run: Run, started: datetime) -> Non
         "seed": None,  # nothing is drawn at random
         "versions": versions(),
         "summary": run.summary(),
-        "scans": [report_of(row) for row in run.rows if row],
+        "scans": [report_of(row, model) for row in run.rows if row],
     }
     write_whole(path, (json.dumps(report, indent=1) + "\n").encode())
 
 
-def report_of(row: Row) -> dict[str, Any]:
+def report_of(row: Row, model: Model) -> dict[str, Any]:
     """A row with its quality checks spelled out."""
     from balaitous.cohort.table import checks_of
 
     told = {name: value for name, value in row.items() if name != "quality_values"}
-    return told | {"checks": [asdict(check) for check in checks_of(row)]}
+    return told | {"checks": [asdict(check) for check in checks_of(row, model)]}

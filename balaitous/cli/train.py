@@ -22,6 +22,7 @@ from balaitous.cli.console import (
     show_summary,
     usage_errors,
 )
+from balaitous.models import MODELS
 
 if TYPE_CHECKING:
     from balaitous.cohort.run import Run
@@ -64,17 +65,18 @@ def train_heads_command(
 ) -> None:
     """Fit and cross-validate the four logistic regressions; interrupted, it goes on where it was."""
     set_up_logging(verbose=True)
-    from balaitous.training.heads.features import FeatureKeeper
+    from balaitous.severity.pipeline import Balaitous
     from balaitous.training.heads.run import FEATURES_FOLDER, HeadTraining, train_heads
 
     with usage_errors():
-        model = FeatureKeeper(features or folder / FEATURES_FOLDER, weights, device, precision)
+        model = Balaitous(weights, device, precision)
         note_use(model.bundle)
         text = train_heads(
             data,
             folder,
             model,
             HeadTraining(components, repeats, folds, seed),
+            features=features or folder / FEATURES_FOLDER,
             name=name or folder.absolute().name,
             licence=licence,
             workers=workers,
@@ -126,7 +128,7 @@ def show(run: Run, rows: Iterator[Row]) -> None:
     with scan_progress(run) as advance:
         for row in rows:
             run.add(row)
-            advance(outcome_line(row, single=False))
+            advance(outcome_line(row, MODELS["severity"], single=False))
     show_summary(run.summary())
 
 

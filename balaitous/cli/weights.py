@@ -106,12 +106,13 @@ def quantize_weights(
     """Quantise a bundle's networks to int8 for this machine's CPU, in place of what `predict` made by itself."""
     set_up_logging(verbose=True)
     from balaitous.cohort.engines import local_copies
-    from balaitous.cohort.items import list_scans
+    from balaitous.cohort.items import list_items
+    from balaitous.models import MODELS
     from balaitous.severity.quantize import quantize_bundle
     from balaitous.weights.search import find_bundle
 
     with usage_errors():
-        folder = quantize_bundle(find_bundle(weights), local_copies(list_scans(paths)))
+        folder = quantize_bundle(find_bundle(weights), local_copies(list_items(paths, MODELS["severity"])))
     out.print(f"wrote {folder}", markup=False)
 
 

@@ -11,13 +11,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
-import fsspec
-from fsspec.core import url_to_fs
-
-from balaitous.ct.volume import scan_name
 from balaitous.errors import BalaitousError, InputError
-from balaitous.reading.headers import voxel_file_of
+from balaitous.reading.headers import scan_name, voxel_file_of
+
+if TYPE_CHECKING:
+    import fsspec
 
 PASSWORD = re.compile(r"(?<=://)([^/@:\s]*):[^/\s]*@")
 SIGNATURE = re.compile(r"(https?://[^?\s]*)\?[^\s'\")]*")  # of a pre-signed address
@@ -70,6 +70,8 @@ def reachable(url: str) -> Iterator[tuple[fsspec.AbstractFileSystem, str]]:
     ------
     InputError : nothing there, no access, or the package for such addresses is not installed
     """
+    from fsspec.core import url_to_fs
+
     try:
         files, root = url_to_fs(url)
         yield files, root.rstrip("/") or root

@@ -1,4 +1,4 @@
-"""What predicts the scans of a run: this machine, or a cluster."""
+"""What predicts the items of a run: this machine, or a cluster."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 
 import balaitous
 from balaitous.cohort.addresses import local_copy
-from balaitous.cohort.items import Scan
+from balaitous.cohort.items import Item
 from balaitous.cohort.table import Row
+from balaitous.models import Model, Settings, imported, load_model
 from balaitous.weights.bundle import Bundle, open_bundle
 from balaitous.weights.search import find_bundle
 
@@ -33,7 +34,7 @@ class Engine:
     device, precision : where and how the networks run
     calibration : how the bundle's calibration was made, if it is applied
     hardware : device_name, threads and int8_sha256, as `Provenance` has them; nothing of a cluster, whose nodes differ
-    predict : scans to the rows of all of them, each as soon as it is there
+    predict : items to the rows of all of them, each as soon as it is there
     """
 
     bundle: Bundle
@@ -41,7 +42,7 @@ class Engine:
     precision: str
     calibration: str | None
     hardware: Mapping[str, Any]
-    predict: Callable[[Sequence[Scan]], Iterator[Row]]
+    predict: Callable[[Sequence[Item]], Iterator[Row]]
 
     @property
     def made_by(self) -> dict[str, str | None]:
@@ -54,111 +55,85 @@ class Engine:
         }
 
 
-def local_engine(
-    weights: str | None,
-    device: str,
-    precision: str,
-    calibrated: bool,
-    strict: bool,
-    series: str | None,
-    workers: int | None,
-    scans: Sequence[Scan],
-) -> Engine:
-    """The model in this process, for these scans; `workers` None: as many as `default_workers` says.
+def local_engine(model: Model, settings: Settings, items: Sequence[Item], workers: int | None = None) -> Engine:
+    """The model in this process, for these items; `workers` None: as many as `default_workers` says.
 
     Raises
     ------
-    WeightsError, ValueError : as `Balaitous` does
+    WeightsError, ValueError : as the model's class does
     """
-    from balaitous.cohort.local import predict_scans
-    from balaitous.severity.pipeline import Balaitous
+    from balaitous.cohort.local import predict_items
 
-    if precision == "int8":
-        quantize_once(weights, scans)
-    model = Balaitous(weights, device, precision, calibrated, strict)
-    count = workers or default_workers(len(scans), model.device.type)
+    if settings.precision == "int8":
+        quantize_once(model, settings, items)
+    predictor = load_model(model, settings)
+    count = workers or default_workers(len(items), predictor.device.type)
     return Engine(
-        model.bundle,
-        str(model.device),
-        model.precision,
-        model.provenance.calibration,
-        {name: getattr(model.provenance, name) for name in HARDWARE},
-        lambda todo: predict_scans(model, todo, series, count),
+        predictor.bundle,
+        str(predictor.device),
+        predictor.precision,
+        predictor.provenance.calibration,
+        {name: getattr(predictor.provenance, name) for name in HARDWARE},
+        lambda todo: predict_items(predictor, todo, count),
     )
 
 
 def ray_engine(
-    weights: str | None,
-    device: str,
-    precision: str,
-    calibrated: bool,
-    strict: bool,
-    series: str | None,
-    workers: int | None,
-    scans: Sequence[Scan],
-    address: str | None,
+    model: Model, settings: Settings, items: Sequence[Item], workers: int | None = None, address: str | None = None
 ) -> Engine:
-    """Workers on a Ray cluster, which is joined (or started) when the first scans are given to it.
+    """Workers on a Ray cluster, which is joined (or started) when the first items are given to it.
 
     Raises
     ------
-    WeightsError, ValueError : as `Balaitous` does, as far as it can be told from here
+    WeightsError, ValueError : as the model's class does, as far as it can be told from here
     """
     import torch
 
-    from balaitous.cohort.ray import predict_scans
+    from balaitous.cohort.ray import predict_items
     from balaitous.networks.runtime import choose_precision
     from balaitous.severity.calibration import calibration_of
 
-    if precision == "int8":
-        quantize_once(weights, scans)
-    bundle = open_bundle(find_bundle(weights))
-    name, _ = choose_precision(precision, torch.device("cpu"))
+    if settings.precision == "int8":
+        quantize_once(model, settings, items)
+    bundle = open_bundle(find_bundle(settings.weights))
+    name, _ = choose_precision(settings.precision, torch.device("cpu"))
     return Engine(
         bundle,
-        device,
+        settings.device or "auto",
         name,
-        calibration_of(bundle) if calibrated else None,
+        calibration_of(bundle) if settings.calibrated else None,
         {},
-        lambda todo: predict_scans(
-            todo,
-            weights=weights,
-            device=device,
-            precision=precision,
-            calibrated=calibrated,
-            strict=strict,
-            series=series,
-            address=address,
-            workers=workers,
-        ),
+        lambda todo: predict_items(model, settings, todo, workers=workers, address=address),
     )
 
 
-def quantize_once(weights: str | None, scans: Sequence[Scan]) -> None:
-    """Quantise the bundle on slices of the first of these scans, unless it was quantised before.
+def quantize_once(model: Model, settings: Settings, items: Sequence[Item]) -> None:
+    """Quantise the bundle on slices of the first of these items, unless it was quantised before.
 
     Raises
     ------
-    InputError, WeightsError, ValueError : as `quantize_bundle`
+    ValueError : the model's networks cannot be quantised, or what does it is not installed
+    InputError, WeightsError : as `quantize_bundle`
     """
-    from balaitous.severity.quantize import quantize_bundle
     from balaitous.weights.int8 import Int8Store
 
-    bundle = open_bundle(find_bundle(weights))
+    if not model.quantizing:
+        raise ValueError(f"precision int8 is not to be had of the model {model.name}. Leave --precision out.")
+    bundle = open_bundle(find_bundle(settings.weights))
     if not Int8Store(bundle).exists():
         log.warning("quantising the networks of %r to int8, once: up to a few minutes", bundle.name)
-        quantize_bundle(bundle.folder, local_copies(scans))
+        imported(model.quantizing)(bundle.folder, local_copies(items))
 
 
-def local_copies(scans: Iterable[Scan]) -> Iterator[Path]:
-    """The scans' paths on this machine, each until the next one is taken."""
-    for scan in scans:
-        with local_copy(scan.path) as path:
+def local_copies(items: Iterable[Item]) -> Iterator[Path]:
+    """The items' paths on this machine, each until the next one is taken."""
+    for item in items:
+        with local_copy(item.path) as path:
             yield path
 
 
-def default_workers(scans: int, device_type: str) -> int:
-    """Scans at a time: one alone needs no other process, a GPU is to be fed by many."""
-    if scans == 1 or os.name == "nt":  # Windows cannot end such processes as `processes` does
+def default_workers(items: int, device_type: str) -> int:
+    """Items at a time: one alone needs no other process, a GPU is to be fed by many."""
+    if items == 1 or os.name == "nt":  # Windows cannot end such processes as `processes` does
         return 1
     return WORKERS_ON_CPU if device_type == "cpu" else min(MOST_WORKERS_WITH_GPU, os.cpu_count() or 1)

@@ -1,18 +1,18 @@
-"""Which scans a command line means: files, DICOM folders, folders of scans, or a table of paths; local or addresses."""
+"""Which inputs a command line means: files, DICOM folders, folders of them, or a table of paths; local or addresses."""
 
 from __future__ import annotations
 
+import logging
 import os
 import posixpath
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import groupby
 from pathlib import Path, PurePath, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
-import fsspec
-import pandas as pd
 from pydicom.tag import Tag
 
 from balaitous.cohort.addresses import is_url, reachable, shown
@@ -21,87 +21,163 @@ from balaitous.errors import InputError
 from balaitous.reading.headers import IMAGE_ENDINGS
 from balaitous.reading.integrity import files_below
 from balaitous.reading.patient import Patient, resolve
+from balaitous.reading.pictures import DICOM_ENDINGS, PICTURE_ENDINGS
 
-SCAN_ENDINGS = (*IMAGE_ENDINGS, ".zip")
+if TYPE_CHECKING:
+    import fsspec
+
+    from balaitous.models import Model
+
+log = logging.getLogger(__name__)
+
 STUDY_INSTANCE_UID = Tag("StudyInstanceUID")
+SAME_COLUMNS = {"file": "path", "imgname": "path", "gender": "sex"}  # other people's names of ours
+LIST_COLUMNS = ("path", "patient", "exam", "source", "split", "label")  # of every list; then one an output
 
 
 @dataclass(frozen=True)
-class Scan:
-    """One scan to predict; age and sex override what its header says.
+class Kind:
+    """A kind of input.
+
+    Attributes
+    ----------
+    what : for people
+    endings : of single files
+    folders : whether a folder with DICOM files of one study is one input
+    rule : what is one, for people
+    """
+
+    what: str
+    endings: tuple[str, ...]
+    folders: bool
+    rule: str
+
+
+KINDS: Mapping[str, Kind] = {
+    "ct": Kind(
+        "scan",
+        (*IMAGE_ENDINGS, ".zip"),
+        folders=True,
+        rule=f"a CT volume: a file ({', '.join(IMAGE_ENDINGS)}), the DICOM folder of one study, or a .zip of it",
+    ),
+    "picture": Kind(
+        "picture",
+        (*PICTURE_ENDINGS, *DICOM_ENDINGS),
+        folders=False,
+        rule=f"a picture: a file ({', '.join(PICTURE_ENDINGS)}), or one frame of DICOM ({', '.join(DICOM_ENDINGS)})",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One input to predict.
 
     Attributes
     ----------
     path : local, or an address for fsspec (``s3://bucket/scan.mha``), which stays text
+    given : what overrides the facts in its header, by the names of `Model.given`
     """
 
     path: Path | str
-    age: float | None = None
-    sex: float | str | None = None
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The PatientID of tables: of its file without ending, of its folder."""
+        path = Path(os.path.abspath(shown(self.path)))
+        endings = (ending for kind in KINDS.values() for ending in kind.endings)
+        ending = next((each for each in endings if path.name.lower().endswith(each)), "")
+        return path.name if path.is_dir() else path.name[: len(path.name) - len(ending)]
 
 
-def is_image_file(path: PurePath) -> bool:
-    """Whether a file's ending is that of a scan."""
-    return path.name.lower().endswith(SCAN_ENDINGS)
+def what_of(reads: Sequence[str]) -> str:
+    """What a model reads, for people."""
+    return " or ".join(KINDS[kind].what for kind in reads)
 
 
-def list_scans(paths: Sequence[str | Path], age: float | None = None, sex: float | str | None = None) -> list[Scan]:
-    """The scans behind the arguments, in order; folders are listed by name.
+def is_item_file(path: PurePath, reads: Sequence[str]) -> bool:
+    """Whether a file's ending is that of one of these kinds."""
+    return path.name.lower().endswith(tuple(ending for kind in reads for ending in KINDS[kind].endings))
+
+
+def list_items(paths: Sequence[str | Path], model: Model, given: Mapping[str, Any] | None = None) -> list[Item]:
+    """The inputs of a model behind the arguments, in order; folders are listed by name.
 
     Parameters
     ----------
-    paths : image files, DICOM folders, folders of scans, or .csv files with columns ``path[,age,sex]``, whose relative
-        paths start at the table's folder; each of them local or an address
-    age, sex : for every scan; a table's own values go first
+    paths : files, DICOM folders, folders of these, or .csv files with a column ``path`` and others as `read_list` takes
+        them, whose relative paths start at the table's folder; each of them local or an address
+    given : facts of every item, by the names of `Model.given`; a table's own values go first
 
     Raises
     ------
-    InputError : if a path does not exist or holds no scan
+    InputError : if a path does not exist or holds nothing that the model reads
     """
-    scans: list[Scan] = []
-    for given in paths:
-        path = given if is_url(given) else Path(given)
+    given = {name: value for name, value in (given or {}).items() if value is not None}
+    items: list[Item] = []
+    for each in paths:
+        path = each if is_url(each) else Path(each)
         if isinstance(path, Path) and not path.exists():
             raise InputError(
-                f"no such file or folder: {path}. Expected an image file, a DICOM folder, a folder of scans or a .csv."
+                f"no such file or folder: {path}. Expected a {what_of(model.reads)}, a folder of them or a .csv."
             )
         if shown(path).lower().endswith(".csv"):
-            scans += read_scan_table(path, age, sex)
+            items += read_list(path, model, given)
             continue
         if not isinstance(path, Path):
-            found: Sequence[Path | str] = scans_at(path)
+            found: Sequence[Path | str] = items_at(path, model.reads)
         else:
-            found = list(scans_in(path)) if path.is_dir() else [path]
+            found = list(items_in(path, model.reads)) if path.is_dir() else [path]
         if not found:
+            endings = ", ".join(ending for kind in model.reads for ending in KINDS[kind].endings)
             raise InputError(
-                f"no scan in {shown(path)}: expected files that end in {', '.join(SCAN_ENDINGS)}, or DICOM files. "
+                f"no {what_of(model.reads)} in {shown(path)}: expected files that end in {endings}, or DICOM files. "
                 "Check the path."
             )
-        scans += [Scan(each, age, sex) for each in found]
-    return scans
+        items += [Item(each, given) for each in found]
+    return items
 
 
-def read_scan_table(path: Path | str, age: float | None, sex: float | str | None) -> list[Scan]:
-    """The scans of a .csv with columns ``path[,age,sex]``."""
+def read_list(path: Path | str, model: Model, given: Mapping[str, Any]) -> list[Item]:
+    """The items of a .csv: a column ``path`` (or ``file``, ``imgname``), and one for each fact of `Model.given`.
+
+    Names of columns are read in any case and with spaces around them. Columns that a list may have besides are
+    `LIST_COLUMNS` and the model's outputs; any other is named in a warning.
+    """
+    import pandas as pd  # takes a while, which single items do without
+
     with reachable(str(path)) as (files, file):
         content = files.cat_file(file)
     try:
         table = pd.read_csv(BytesIO(content), dtype=str, keep_default_na=False)
     except ValueError as error:
         raise InputError(f"{shown(path)} is not a readable CSV ({error}). Expected columns path[,age,sex].") from None
-    if "path" not in table.columns:
-        found = ", ".join(table.columns)
-        raise InputError(f"{shown(path)} has no column 'path' (found: {found}). Expected path[,age,sex].")
-    scans = []
-    for number, row in enumerate(table.to_dict("records"), start=2):
+    read = {str(name): str(name).strip().lower() for name in table.columns}
+    names = {name: SAME_COLUMNS.get(own, own) for name, own in read.items()}
+    expected = ", ".join(("path", *model.given))
+    if "path" not in names.values():
+        raise InputError(f"{shown(path)} has no column 'path' (found: {', '.join(names)}). Expected {expected}.")
+    if twice := {name for name in names.values() if list(names.values()).count(name) > 1}:
+        raise InputError(f"{shown(path)} has several columns for {', '.join(sorted(twice))}. Keep one of each.")
+    known = {*LIST_COLUMNS, *model.given, *model.outputs}
+    if unknown := [own for own, name in names.items() if name not in known]:
+        log.warning("%s: columns that are not used: %s (known: %s)", shown(path), ", ".join(unknown), expected)
+    items = []
+    for number, row in enumerate(table.rename(columns=names).to_dict("records"), start=2):
         try:
             each = row["path"] if is_url(row["path"]) else beside(path, row["path"])
-            scan = Scan(each, float(row["age"]) if row.get("age") else age, row.get("sex") or sex)
-            resolve(Patient(), scan.age, scan.sex)
+            own = {name: fact(name, row[name]) for name in model.given if row.get(name)}
+            resolve(Patient(), own.get("age"), own.get("sex"))
         except ValueError as error:
             raise InputError(f"{shown(path)}, line {number}: {error} Correct age (years) or sex (M, F).") from None
-        scans.append(scan)
-    return scans
+        items.append(Item(each, {**given, **own}))
+    return items
+
+
+def fact(name: str, text: str) -> float | str:
+    """What a cell says of an item."""
+    return float(text) if name == "age" else text
 
 
 def beside(table: Path | str, path: str) -> Path | str:
@@ -114,8 +190,8 @@ def beside(table: Path | str, path: str) -> Path | str:
     return f"{protocol}://{posixpath.normpath(posixpath.join(posixpath.dirname(file), path))}"  # stores know no ".."
 
 
-def scans_at(url: str) -> list[str]:
-    """The scans at an address: the file itself, or those of a folder and its sub-folders, by name.
+def items_at(url: str, reads: Sequence[str]) -> list[str]:
+    """The inputs at an address: the file itself, or those of a folder and its sub-folders, by name.
 
     Headers are not opened, which would take hours over a network. So a folder that holds DICOM files and no image files
     is one scan, and the series of a study are one scan each if they lie in folders of their own. Files without ending
@@ -134,9 +210,9 @@ def scans_at(url: str) -> list[str]:
             folders[relative.parent].append(relative)
         found: list[PurePosixPath] = []
         for folder, members in folders.items():
-            if images := [each for each in members if is_image_file(each)]:
-                found += images
-            elif holds_dicom(files, root, members):
+            if single := [each for each in members if is_item_file(each, reads)]:
+                found += single
+            elif any(KINDS[kind].folders for kind in reads) and holds_dicom(files, root, members):
                 found.append(folder)
     base = url.rstrip("/")
     return [
@@ -152,8 +228,8 @@ def holds_dicom(files: fsspec.AbstractFileSystem, root: str, members: Sequence[P
     return bool(unnamed) and files.cat_file(f"{root}/{unnamed[0]}", start=128, end=132) == b"DICM"
 
 
-def scans_in(folder: Path) -> Iterator[Path]:
-    """The scans of a folder and its sub-folders, by name: image files and folders that are one DICOM study.
+def items_in(folder: Path, reads: Sequence[str]) -> Iterator[Path]:
+    """The inputs of a folder and its sub-folders, by name: files, and folders that are one DICOM study.
 
     Links are followed, but no folder is visited twice: links may lead back.
     """
@@ -161,11 +237,11 @@ def scans_in(folder: Path) -> Iterator[Path]:
     while todo:
         each = todo.pop()
         if not each.is_dir():
-            if is_image_file(each):
+            if is_item_file(each, reads):
                 yield each
         elif (real := each.resolve()) not in visited:
             visited.add(real)
-            if is_dicom_study(each):
+            if any(KINDS[kind].folders for kind in reads) and is_dicom_study(each):
                 yield each
             else:
                 todo += sorted(each.iterdir(), reverse=True)
@@ -176,7 +252,7 @@ def is_dicom_study(folder: Path) -> bool:
     studies = set()
     for _, files in groupby(files_below(folder), key=lambda file: file.parent):
         names = sorted(files)
-        if any(map(is_image_file, names)):
+        if any(is_item_file(name, ("ct",)) for name in names):
             return False
         # one file speaks for the folder it lies in: thousands of headers need not be read twice
         studies.add(next(filter(None, map(study_uid, names)), None))

@@ -8,8 +8,9 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
+from importlib import import_module
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
 from threading import Thread, main_thread
@@ -20,50 +21,34 @@ from balaitous.errors import InputError
 Result = TypeVar("Result")
 
 SIGNALS = 5
-START_POLL_SECONDS = 0.2
 END_SECONDS = 2
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
-
-
-def reading_processes(count: int) -> ProcessPoolExecutor:
-    """So many processes: the first is started, the others when there is work. Each has one thread, so that all cores
-    are left to the networks.
-
-    They start afresh: forked ones would share the locks of PyTorch's threads, but not the threads.
-
-    Raises
-    ------
-    MemoryError : there is not even room for the threads that speak with the processes
-    """
-    processes = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_set_up)
-    first = processes.submit(os.getpid)
-    manager: Any = processes._executor_manager_thread
-    while not first.done():
-        if not manager.is_alive():  # nobody is told; who waits for the processes, or for their end, waits for ever
-            for process in processes._processes.values():
-                process.kill()
-            raise MemoryError("can't start new thread")
-        wait([first], timeout=START_POLL_SECONDS)
-    return processes
 
 
 class ReadingProcess(Executor):
     """One process, for who takes one scan after the other from one thread; a new one when a scan has ended it.
 
-    Unlike a pool's it needs no semaphores: some systems have none, and who ends by `os._exit` would leave them behind.
+    It has one thread, so that all cores are left to the networks, and starts afresh: a forked one would share the locks
+    of PyTorch's threads, but not the threads. Unlike a pool's it needs no semaphores: some systems have none, and who
+    ends by `os._exit` would leave them behind.
+
+    Parameters
+    ----------
+    preload : module that the process imports while this one loads its networks
 
     Raises
     ------
     OSError, MemoryError : it cannot be started
     """
 
-    def __init__(self) -> None:
+    def __init__(self, preload: str) -> None:
+        self.preload, self.ended = preload, False
         self._start()
 
     def _start(self) -> None:
         context = get_context("spawn")
         self.pipe, other_end = context.Pipe()
-        self.process = context.Process(target=_take_calls, args=(other_end,), daemon=True)
+        self.process = context.Process(target=_take_calls, args=(other_end, self.preload), daemon=True)
         self.process.start()
         other_end.close()  # the process has the only one: when it dies, the pipe ends
 
@@ -74,6 +59,8 @@ class ReadingProcess(Executor):
         ------
         BrokenProcessPool : the process died of it
         """
+        if self.ended:
+            raise BrokenProcessPool("the process was ended")
         if not self.process.is_alive():
             self._start()
         future: Future[Result] = Future()
@@ -100,12 +87,16 @@ class ReadingProcess(Executor):
         self.process.join()
         self.pipe.close()
 
+    def end(self) -> None:
+        """End the process for good, from any thread: a call in hand is cut short, and what it unpacked is removed."""
+        self.ended = True
+        self.process.terminate()
 
-def _take_calls(pipe: Connection) -> None:
+
+def _take_calls(pipe: Connection, preload: str) -> None:
     """Answer one call after the other, until the other side is gone."""
     _leave_cores_and_interrupts_to_parent()
-    import balaitous.severity.preparation  # noqa: F401, while the other side loads its networks
-
+    import_module(preload)
     _end_when_told()  # from now on: an exit in the middle of an import would be told as its failure
     try:
         while True:
@@ -135,11 +126,6 @@ def reader_died(scan: str) -> InputError:
 def leave_interrupts_to_main_thread() -> None:
     """Block Ctrl-C in this thread and in the processes that it starts: the main thread ends them all."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-
-
-def _set_up() -> None:
-    _leave_cores_and_interrupts_to_parent()
-    _end_when_told()
 
 
 def _leave_cores_and_interrupts_to_parent() -> None:

@@ -1,7 +1,7 @@
-"""Many scans on a cluster: Ray Data actors, one per GPU or per CPU slot, each with the model loaded once.
+"""Many items on a cluster: Ray Data actors, one per GPU or per CPU slot, each with the model loaded once.
 
-Scans go out one by one and rows come back as they are done, in any order. Ray starts a worker that died again, on
-another node if need be, and gives it its scan once more.
+Items go out one by one and rows come back as they are done, in any order. Ray starts a worker that died again, on
+another node if need be, and gives it its item once more.
 """
 
 from __future__ import annotations
@@ -14,44 +14,42 @@ import socket
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from balaitous.errors import BalaitousError, InputError, WeightsError, explain
+from balaitous.models import Model, Settings, load_model
 
 if TYPE_CHECKING:  # a worker imports the rest once it has set its number of threads
     import pyarrow
 
-    from balaitous.cohort.items import Scan
+    from balaitous.cohort.items import Item
     from balaitous.cohort.table import Row
 
 ATTEMPTS = 3  # workers that may die of a scan (of its size, say) before it is given up
-SCANS_ON_GPU = 2  # at a time: the next one is read while the networks look at this one
-SCAN_BYTES = 2 * 2**30  # what a worker needs beside its weights: PyTorch and a thin-slice CT
+ITEMS_ON_GPU = 2  # at a time: the next one is read while the networks look at this one
+ITEM_BYTES = 2 * 2**30  # what a worker needs beside its weights: PyTorch and a thin-slice CT
 CONNECT_SECONDS = 10
 OBJECT_STORE_BYTES = 128 * 2**20  # of a Ray that is started here: rows are small
 
 
-def predict_scans(
-    scans: Sequence[Scan],
+def predict_items(
+    model: Model,
+    settings: Settings,
+    items: Sequence[Item],
     *,
-    weights: str | Path | None = None,
-    device: str | None = None,
-    precision: str = "auto",
-    calibrated: bool = False,
-    strict: bool = False,
-    series: str | None = None,
     address: str | None = None,
     workers: int | None = None,
 ) -> Iterator[Row]:
-    """Yield the row of each scan as soon as it is done, in any order. A scan that fails gives a row that says so.
+    """Yield the row of each item as soon as it is done, in any order. One that fails gives a row that says so.
 
     Parameters
     ----------
-    scans : paths and addresses that every node can read; relative paths start in this process's folder
-    weights : a bundle's name or folder, which every node finds for itself; None: as `find_bundle` searches
-    device : "cpu", "cuda", or "auto" (or None): GPUs if the cluster has any
-    precision, calibrated, strict, series : as `Balaitous` and its `predict` take them
+    model : the row itself travels, and workers import what it names
+    settings : weights are a bundle's name or folder, which every node finds for itself; device "auto" (or None): GPUs
+        if the cluster has any
+    items : paths and addresses that every node can read; relative paths start in this process's folder
     address : HOST:PORT of a Ray cluster, or "auto" for the one on this machine; None: ``$RAY_ADDRESS``, else a Ray that
         is started here and ends with the run. A process that has called ``ray.init`` already keeps to that
     workers : at most; None: one per GPU, else one per CPU, as far as memory goes. Fewer workers have more threads each
@@ -65,35 +63,33 @@ def predict_scans(
     from balaitous.weights.bundle import open_bundle
     from balaitous.weights.search import find_bundle
 
-    if not scans:
+    if not items:
         nothing: list[Row] = []
         return (row for row in nothing)
-    weights = weights or os.environ.get("BALAITOUS_WEIGHTS")  # of this shell: nodes have environments of their own
-    bundle = open_bundle(find_bundle(weights))
+    # of this shell: nodes have environments of their own
+    settings = replace(settings, weights=settings.weights or os.environ.get("BALAITOUS_WEIGHTS"))
+    bundle = open_bundle(find_bundle(settings.weights))
     weights_bytes = sum(each.stat().st_size for each in bundle.folder.glob("*.safetensors"))
     ray = _import_ray()
     with ExitStack() as connection:
         connection.enter_context(_connected(ray, address))
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        share = worker_share(nodes, weights_bytes + SCAN_BYTES, device, workers)
+        share = worker_share(nodes, weights_bytes + ITEM_BYTES, settings.device, workers)
         worker = {
-            "weights": weights,
+            "model": json.dumps(model.to_dict()),
+            "settings": json.dumps({**vars(settings), "weights": settings.weights and str(settings.weights)}),
             "bundle_sha256": bundle.sha256,
             "device": "cuda" if share["num_gpus"] else "cpu",
-            "precision": precision,
-            "calibrated": calibrated,
-            "strict": strict,
-            "series": series,
             "folder": os.getcwd(),
             "threads": int(share["num_cpus"]),
             "attempts": ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts).remote(),
         }
-        # JSON, because Arrow would turn None into NaN and whole numbers into others. A block a scan, because a block is
-        # what Ray sends, gets back and does again.
-        items = [{"scan": json.dumps((index, str(scan.path), scan.age, scan.sex))} for index, scan in enumerate(scans)]
-        dataset = ray.data.from_items(items, override_num_blocks=len(items))
+        # JSON, because Arrow would turn None into NaN and whole numbers into others. A block an item: blocks are what
+        # Ray sends, gets back and repeats.
+        told = [{"item": json.dumps((index, str(item.path), item.given))} for index, item in enumerate(items)]
+        dataset = ray.data.from_items(told, override_num_blocks=len(told))
         dataset.context.enable_progress_bars = False
-        at_a_time = SCANS_ON_GPU if share["num_gpus"] else 1
+        at_a_time = ITEMS_ON_GPU if share["num_gpus"] else 1
         rows = dataset.map_batches(
             Worker,
             fn_constructor_kwargs=worker,
@@ -130,42 +126,42 @@ def _stream(dataset: Any, connection: ExitStack) -> Iterator[Row]:
 
 
 class Worker:
-    """One model in a process of its own. What keeps it from starting is its answer to every scan."""
+    """One model in a process of its own. If it cannot start, it answers every item with the reason.
+
+    Parameters
+    ----------
+    model, settings : JSON of `Model.to_dict`, and of the fields of `Settings`
+    bundle_sha256 : of the weights that the run has
+    device : "cpu" or "cuda", as this worker was given one
+    folder : that relative paths start in
+    threads : of the networks
+    attempts : an `Attempts` actor
+    """
 
     def __init__(
-        self,
-        *,
-        weights: str | Path | None,
-        bundle_sha256: str,
-        device: str,
-        precision: str,
-        calibrated: bool,
-        strict: bool,
-        series: str | None,
-        folder: str,
-        threads: int,
-        attempts: Any,
+        self, *, model: str, settings: str, bundle_sha256: str, device: str, folder: str, threads: int, attempts: Any
     ) -> None:
-        self.series, self.attempts = series, attempts
+        self.attempts = attempts
         self.problem: dict[str, Any] | None = None
         os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(threads)  # read at the first image
         with suppress(OSError):  # a node without it knows absolute paths only
             os.chdir(folder)
+        self.model = Model.from_dict(json.loads(model))
+        asked = Settings(**json.loads(settings))
         try:
             import torch
 
-            from balaitous.severity.pipeline import Balaitous
             from balaitous.weights.bundle import open_bundle
             from balaitous.weights.search import find_bundle
 
             torch.set_num_threads(threads)
-            bundle = open_bundle(find_bundle(weights))
+            bundle = open_bundle(find_bundle(asked.weights))
             if bundle.sha256 != bundle_sha256:
                 raise WeightsError(
                     f"expected the weights of this run (bundle.json of SHA-256 {bundle_sha256}), found {bundle.sha256} "
                     f"in {bundle.folder}. Copy the same bundle to every node."
                 )
-            self.model = Balaitous(bundle.folder, device, precision, calibrated, strict)
+            self.predictor = load_model(self.model, replace(asked, weights=bundle.folder, device=device))
         except Exception as error:
             self.problem = {
                 "problem": f"node {platform.node()}: {explain(error)}",
@@ -173,35 +169,35 @@ class Worker:
             }
 
     def __call__(self, batch: pyarrow.Table) -> pyarrow.Table:
-        """Table with a scan in column "scan" to one with its row, or the problem, in column "outcome", both as JSON."""
+        """Table with an item in column "item" to one with its row, or the problem, in column "outcome", as JSON."""
         import pyarrow
 
         from balaitous.cohort.addresses import is_url
-        from balaitous.cohort.items import Scan
+        from balaitous.cohort.items import Item
 
-        index, path, age, sex = json.loads(batch["scan"][0].as_py())
-        scan = Scan(path if is_url(path) else Path(path), age, sex)
-        return pyarrow.table({"outcome": [json.dumps(self.problem or {"row": self.row(index, scan)})]})
+        index, path, given = json.loads(batch["item"][0].as_py())
+        item = Item(path if is_url(path) else Path(path), given)
+        return pyarrow.table({"outcome": [json.dumps(self.problem or {"row": self.row(index, item)})]})
 
-    def row(self, index: int, scan: Scan) -> Row:
-        """What the local engine would give for the scan."""
+    def row(self, index: int, item: Item) -> Row:
+        """What the local engine would give for the item."""
         import ray
 
         from balaitous.cohort.addresses import shown
-        from balaitous.cohort.local import predict_scan
+        from balaitous.cohort.local import predict_item
         from balaitous.cohort.table import row_of
 
         if ray.get(self.attempts.begin.remote(index)) <= ATTEMPTS:
-            return predict_scan(self.model, scan, self.series)
+            return predict_item(self.predictor, item)
         given_up = InputError(
-            f"{shown(scan.path)}: {ATTEMPTS} workers died of it, for want of memory most likely. Give each more (fewer "
+            f"{shown(item.path)}: {ATTEMPTS} workers died of it, for want of memory most likely. Give each more (fewer "
             "--workers), or bring the scan with thicker slices."
         )
-        return row_of(scan, given_up)
+        return row_of(item, given_up, self.model)
 
 
 class Attempts:
-    """How often each scan was begun: an actor, because the workers that know it die."""
+    """How often each item was begun: an actor, because the workers that know it die."""
 
     def __init__(self) -> None:
         self.begun: Counter[int] = Counter()

@@ -2,41 +2,41 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from balaitous.cohort.addresses import is_url
-from balaitous.cohort.items import Scan
-from balaitous.cohort.table import Row, ScanTable, row_names
-from balaitous.ct.volume import scan_name
+from balaitous.cohort.items import Item
+from balaitous.cohort.table import ItemTable, Row, row_names
 from balaitous.errors import InputError
+from balaitous.models import Model, imported
 from balaitous.reading.fingerprint import content_sha256
-from balaitous.reading.patient import Patient, read_sidecar, resolve
+
+SameRequest = Callable[[Path | str, Mapping[str, Any], Row], bool]  # path, what was given, row
 
 HASHING_THREADS = 4  # files are often on a network, where several at a time come faster
 
 
 class Run:
-    """The rows of a run, in the order of its scans, whatever the order they come in.
+    """The rows of a run, in the order of its items, whatever the order they come in.
 
     Attributes
     ----------
-    rows : of each scan, None until it is there
-    todo : scans that have no row yet
-    others : rows that were in the table and belong to none of the scans; they stay, at its end
+    rows : of each item, None until it is there
+    todo : items that have no row yet
+    others : rows that were in the table and belong to none of the items; they stay, at its end
     """
 
     def __init__(
         self,
-        scans: Sequence[Scan],
-        table: ScanTable | None = None,
+        items: Sequence[Item],
+        table: ItemTable | None = None,
         made_by: Mapping[str, str | None] | None = None,
-        series: str | None = None,
+        same_request: SameRequest | None = None,
         strict: bool = False,
     ) -> None:
         """Find out what is done already.
@@ -45,8 +45,8 @@ class Run:
         ----------
         table : where rows go as soon as they are there, and those of an earlier run come from
         made_by : bundle_sha256, precision and version of this run
-        series : SeriesInstanceUID that was asked for
-        strict : scans that a quality check warned of are to be refused, and do not count as done
+        same_request : whether a row is what an item would get today; None: the same content is enough
+        strict : items that a quality check warned of are to be refused, and do not count as done
 
         Raises
         ------
@@ -55,13 +55,13 @@ class Run:
         done = table.done if table else []
         check_made_by(done, made_by or {})
         self.table = table
-        self.rows, self.others = done_rows(scans, done, series, strict)
-        self.todo = [scan for scan, row in zip(scans, self.rows, strict=True) if row is None]
-        self.skipped = len(scans) - len(self.todo)
+        self.rows, self.others = done_rows(items, done, same_request, strict)
+        self.todo = [item for item, row in zip(items, self.rows, strict=True) if row is None]
+        self.skipped = len(items) - len(self.todo)
         self.places: dict[str, deque[int]] = defaultdict(deque)
-        for place, (scan, row) in enumerate(zip(scans, self.rows, strict=True)):
+        for place, (item, row) in enumerate(zip(items, self.rows, strict=True)):
             if row is None:
-                self.places[row_names(scan)["path"]].append(place)
+                self.places[row_names(item)["path"]].append(place)
         if table:
             table.begin([*filter(None, self.rows), *self.others])
         self.began = self.last = time.monotonic()
@@ -91,11 +91,11 @@ class Run:
 
     @property
     def seconds_left(self) -> float | None:
-        """As long as the scans that are left will take if they take as long as those so far."""
+        """As long as the items that are left will take if they take as long as those so far."""
         return 60 * (len(self.todo) - self.added) / self.scans_a_minute if self.added else None
 
     def summary(self) -> dict[str, Any]:
-        """Scans done, skipped (done before) and failed, by kind of error with an example; scans a minute."""
+        """Scans done, skipped (done before) and failed, by kind of error with an example; items a minute."""
         failed = [row for row in self.rows if row and row["status"] == "failed"]
         kinds = Counter(row["error_kind"] for row in failed)
         return {
@@ -111,6 +111,11 @@ class Run:
         }
 
 
+def same_request_of(model: Model) -> SameRequest | None:
+    """What tells whether a row of the model is what an item would get today; None: nothing but content decides."""
+    return imported(model.same_request) if model.same_request else None
+
+
 def check_made_by(rows: Sequence[Row], made_by: Mapping[str, str | None]) -> None:
     """Raise ValueError if a row was made by other weights, in another precision or by another version than this run."""
     for key, expected in made_by.items():
@@ -122,28 +127,30 @@ def check_made_by(rows: Sequence[Row], made_by: Mapping[str, str | None]) -> Non
 
 
 def done_rows(
-    scans: Sequence[Scan], done: Sequence[Row], series: str | None, strict: bool = False
+    items: Sequence[Item], done: Sequence[Row], same_request: SameRequest | None, strict: bool = False
 ) -> tuple[list[Row | None], list[Row]]:
-    """For each scan the row that is its already, or None; and the rows that are left over.
+    """For each item the row that is its already, or None; and the rows that are left over.
 
-    A row is a scan's if it was made from the same content, with the same age and sex; of several, the one of the same
-    path. Otherwise the scan was moved, and the row gets its new path. A row is one scan's only.
+    A row is an item's if it was made from the same content at the same request (age and sex, say); of several, the one
+    of the same path. Otherwise the item was moved, and the row gets its new path. A row is one item's only.
     """
-    rows: list[Row | None] = [None] * len(scans)
+    rows: list[Row | None] = [None] * len(items)
     left: dict[str | None, list[Row]] = defaultdict(list)
     for row in done:
         left[row["path"] if is_url(row["path"]) else row["input_sha256"]].append(row)
     if not done:
         return rows, []
     with ThreadPoolExecutor(HASHING_THREADS) as pool:
-        keys = list(pool.map(content_key, scans))
-    for moved in (False, True):  # first the scans that lie where they lay
-        for place, (scan, key) in enumerate(zip(scans, keys, strict=True)):
-            names = row_names(scan)
+        keys = list(pool.map(content_key, items))
+    for moved in (False, True):  # first the items that lie where they lay
+        for place, (item, key) in enumerate(zip(items, keys, strict=True)):
+            names = row_names(item)
             fitting = [
                 row
                 for row in left[key]
-                if (moved or row["path"] == names["path"]) and same_request(scan, series, strict, row)
+                if (moved or row["path"] == names["path"])
+                and not (strict and row["quality"] == "warn")
+                and (same_request is None or same_request(item.path, item.given, row))
             ]
             if rows[place] is None and fitting:
                 left[key].remove(fitting[0])
@@ -151,31 +158,11 @@ def done_rows(
     return rows, [row for each in left.values() for row in each]
 
 
-def content_key(scan: Scan) -> str | None:
-    """What a scan is known by: its content; an address by itself, because to hash it is to fetch it."""
-    if is_url(scan.path):
-        return row_names(scan)["path"]
+def content_key(item: Item) -> str | None:
+    """What an item is known by: its content; an address by itself, because to hash it is to fetch it."""
+    if is_url(item.path):
+        return row_names(item)["path"]
     try:
-        return content_sha256(scan.path)
+        return content_sha256(item.path)
     except (OSError, InputError):  # predicting it will say what is wrong
         return None
-
-
-def same_request(scan: Scan, series: str | None, strict: bool, row: Row) -> bool:
-    """Whether the row is what the scan would get today: series, age, sex and side-car are not part of its content."""
-    if series not in (None, row["series_uid"]) or (strict and row["quality"] == "warn"):
-        return False
-    stored = ("header", "dicom", "sidecar") if is_url(scan.path) else ("header", "dicom")
-    made_with = Patient(*(row[key] for key in ("age_years", "age_source", "sex", "sex_source")))
-    age = (made_with.age_years, made_with.age_source) if made_with.age_source in stored else (None, None)
-    sex = (made_with.sex, made_with.sex_source) if made_with.sex_source in stored else (None, None)
-    try:
-        return resolve(Patient(*age, *sex).filled_from(sidecar_of(scan)), scan.age, scan.sex) == made_with
-    except InputError:  # a side-car that is none: predicting the scan will say so
-        return False
-
-
-def sidecar_of(scan: Scan) -> Patient:
-    """What the side-car beside a local scan tells."""
-    sidecar = Path(os.path.abspath(scan.path)).parent / f"{scan_name(scan.path)}.json"
-    return read_sidecar(sidecar) if not is_url(scan.path) and sidecar.is_file() else Patient()

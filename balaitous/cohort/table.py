@@ -1,4 +1,4 @@
-"""One row a scan: the table that `predict` writes, a row at a time, and goes on with after an interruption."""
+"""One row an item: the table that `predict` writes, a row at a time, and goes on with after an interruption."""
 
 from __future__ import annotations
 
@@ -10,51 +10,32 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from balaitous.checks import check_value, verdict
 from balaitous.cohort.addresses import shown
-from balaitous.ct.quality_limits import LIMITS
-from balaitous.ct.volume import scan_name
-from balaitous.errors import BalaitousError, explain
+from balaitous.errors import explain
 from balaitous.files import write_whole
+from balaitous.models import imported
 
 if TYPE_CHECKING:
     from balaitous.checks import Check
-    from balaitous.cohort.items import Scan
-    from balaitous.severity.pipeline import Prediction
+    from balaitous.cohort.items import Item
+    from balaitous.models import Model
+    from balaitous.provenance import Provenance
 
 Row = dict[str, Any]
+Columns = Mapping[str, type]
 
-# Every row has all of them, None where there is nothing to tell, so that rows can be appended to a file one by one.
-# Other people's scripts read the first six.
-COLUMNS: Mapping[str, type] = {
-    "PatientID": str,
-    "path": str,
-    "probability_covid": float,
-    "probability_severe": float,
-    "status": str,
-    "error": str,
+TYPES = {"str": str, "int": int, "float": float}
+NAMES: Columns = {"PatientID": str, "path": str}
+OUTCOME: Columns = {"status": str, "error": str}
+COMMON: Columns = {
     "error_kind": str,
     "input_sha256": str,
-    "series_uid": str,
-    "spacing_x_mm": float,
-    "spacing_y_mm": float,
-    "spacing_z_mm": float,
-    "slices": int,
-    "slices_used": int,
-    "lung_volume_litres": float,
     "quality": str,
     "quality_notes": str,
     "quality_values": str,
-    "age_years": float,
-    "age_source": str,
-    "sex": float,
-    "sex_source": str,
-    "probability_full_covid": float,
-    "probability_lung_covid": float,
-    "probability_full_severe": float,
-    "probability_lung_severe": float,
     "bundle": str,
     "bundle_sha256": str,
     "device": str,
@@ -64,58 +45,90 @@ COLUMNS: Mapping[str, type] = {
     "int8_sha256": str,
     "calibration": str,
     "version": str,
-    "seconds_read": float,
-    "seconds_resample": float,
-    "seconds_body_crops": float,
-    "seconds_lung_unet": float,
-    "seconds_lung_view": float,
-    "seconds_features_full": float,
-    "seconds_features_lung": float,
     "seconds": float,
     "warnings": str,
 }
-FIRST_COLUMNS = tuple(COLUMNS)[:6]
 TABLE_ENDINGS = (".csv", ".parquet", ".json")
 NOT_IN_A_LINE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # line ends, and bytes of file names that are no UTF-8
 
 
-def row_of(scan: Scan, outcome: Prediction | Exception) -> Row:
-    """The row of a scan that was predicted, or that failed."""
-    row = row_names(scan)
-    if not isinstance(outcome, Exception):
-        pair = (outcome.probability_covid, outcome.probability_severe)
-        if not all(0 <= each <= 1 for each in pair):  # NaN is not either
-            outcome = BalaitousError(f"expected probabilities in [0, 1], found {pair}: try precision fp32")
-    row |= quality_of(getattr(outcome, "checks", ()))
+class Prediction(Protocol):
+    """What every model says of one item, whatever it is.
+
+    Attributes
+    ----------
+    input_sha256 : of the item's files, as `content_sha256` has it
+    checks : what was measured of it, and how that was judged
+    provenance : versions, weights, device
+    seconds : wall-clock time of each stage
+    warnings : what was logged as a warning meanwhile
+    """
+
+    @property
+    def input_sha256(self) -> str | None: ...
+    @property
+    def checks(self) -> tuple[Check, ...]: ...
+    @property
+    def provenance(self) -> Provenance: ...
+    @property
+    def seconds(self) -> Mapping[str, float]: ...
+    @property
+    def warnings(self) -> tuple[str, ...]: ...
+
+    def row(self) -> Row:
+        """Its probabilities, and the values of `Model.columns`."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the arrays, ready for JSON."""
+        ...
+
+
+def columns_of(model: Model) -> dict[str, type]:
+    """The columns of a model's tables: names, its probabilities, whether it failed, its own, those of every model.
+
+    Every row has all of them, None where there is nothing to tell, so that rows can be appended to a file one by one.
+    Other people's scripts read the first ones.
+    """
+    probabilities = {f"probability_{output}": float for output in model.outputs}
+    own = {name: TYPES[kind] for name, kind in model.columns.items()}
+    return {**NAMES, **probabilities, **OUTCOME, **own, **COMMON}
+
+
+def row_of(item: Item, outcome: Prediction | Exception, model: Model) -> Row:
+    """The row of an item that was predicted, or that failed."""
+    row = row_names(item) | quality_of(getattr(outcome, "checks", ()))
     if isinstance(outcome, Exception):
         row |= {"status": "failed", "error": shown(explain(outcome)), "error_kind": type(outcome).__name__}
     else:
-        facts = outcome.to_dict()
-        row |= facts | facts["provenance"] | row | {"status": "ok"}
-        row |= dict(zip(("spacing_x_mm", "spacing_y_mm", "spacing_z_mm"), facts["spacing_mm"], strict=True))
-        row |= {f"probability_{key}": value for key, value in facts["probabilities"].items()}
-        row |= {f"seconds_{stage}": seconds for stage, seconds in facts["seconds"].items()}
-        row["warnings"] = "; ".join(facts["warnings"]) or None
-        row["seconds"] = round(sum(facts["seconds"].values()), 3)
-    return {name: in_a_line(row.get(name)) for name in COLUMNS}
+        made_by = vars(outcome.provenance)
+        row |= {"status": "ok", "input_sha256": outcome.input_sha256, **outcome.row()}
+        row |= {name: made_by[name] for name in COMMON if name in made_by}
+        row |= {
+            "seconds": round(sum(round(each, 3) for each in outcome.seconds.values()), 3),
+            "warnings": "; ".join(outcome.warnings) or None,
+        }
+    return {name: in_a_line(row.get(name)) for name in columns_of(model)}
 
 
-def row_names(scan: Scan) -> Row:
-    """How a scan is called in its row: ``PatientID`` and ``path``."""
-    path = shown(scan.path)
-    return {"PatientID": in_a_line(scan_name(path)), "path": in_a_line(path)}
+def row_names(item: Item) -> Row:
+    """How an item is called in its row: ``PatientID`` and ``path``."""
+    return {"PatientID": in_a_line(item.name), "path": in_a_line(shown(item.path))}
 
 
 def quality_of(checks: Iterable[Check]) -> Row:
-    """What a row tells of a scan's checks: worst status, what is not ok, and every value as JSON, {name: number}."""
+    """What a row tells of an item's checks: worst status, what is not ok, and every value as JSON, {name: number}."""
     record = verdict(checks)
     values = {check["name"]: check["value"] for check in record["checks"]}
+    del record["checks"]
     return record | {"quality_values": json.dumps(values) if values else None}
 
 
-def checks_of(row: Row) -> list[Check]:
+def checks_of(row: Row, model: Model) -> list[Check]:
     """The checks that a row tells of: the same value, the same check."""
-    return [check_value(name, value, LIMITS[name]) for name, value in json.loads(row["quality_values"] or "{}").items()]
+    values = json.loads(row["quality_values"] or "{}")
+    limits = imported(model.limits) if values else {}
+    return [check_value(name, value, limits[name]) for name, value in values.items()]
 
 
 def in_a_line(value: Any) -> Any:
@@ -141,15 +154,15 @@ def check_table_path(path: Path, option: str = "--out", endings: Sequence[str] =
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
 
 
-def write_table(rows: Sequence[Row], path: Path) -> None:
+def write_table(rows: Sequence[Row], path: Path, columns: Columns) -> None:
     """Write rows as .csv, .parquet or .json (by the ending), whole or not at all."""
     match path.suffix.lower():
         case ".csv":
-            content = csv_line(COLUMNS) + b"".join(csv_line(row.values()) for row in rows)
+            content = csv_line(columns) + b"".join(csv_line(row.values()) for row in rows)
         case ".json":
             content = (json.dumps(list(rows), indent=1) + "\n").encode()
         case ".parquet":
-            content = parquet_of(rows)
+            content = parquet_of(rows, columns)
     write_whole(path, content)
 
 
@@ -160,23 +173,23 @@ def csv_line(values: Iterable[Any]) -> bytes:
     return line.getvalue().encode()
 
 
-def parquet_of(rows: Sequence[Row]) -> bytes:
+def parquet_of(rows: Sequence[Row], columns: Columns) -> bytes:
     """Rows as a Parquet file; columns keep their types where nothing is in them, pandas reads counts as Int64."""
     import pandas as pd
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     types = {str: pa.string(), int: pa.int64(), float: pa.float64()}
-    counts = {name: "Int64" for name, kind in COLUMNS.items() if kind is int}
-    frame = pd.DataFrame(list(rows), columns=list(COLUMNS), dtype=object).astype(counts)
-    schema = pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
+    counts = {name: "Int64" for name, kind in columns.items() if kind is int}
+    frame = pd.DataFrame(list(rows), columns=list(columns), dtype=object).astype(counts)
+    schema = pa.schema([(name, types[kind]) for name, kind in columns.items()])
     content = io.BytesIO()
     pq.write_table(pa.Table.from_pandas(frame, schema, preserve_index=False), content)
     return content.getvalue()
 
 
-def read_table(path: Path) -> list[Row]:
-    """The rows of a table that `write_table` or `ScanTable` wrote; a last line of CSV that is cut short is left out.
+def read_table(path: Path, columns: Columns) -> list[Row]:
+    """The rows of a table that `write_table` or `ItemTable` wrote; a last line of CSV that is cut short is left out.
 
     Raises
     ------
@@ -185,63 +198,64 @@ def read_table(path: Path) -> list[Row]:
     try:
         match path.suffix.lower():
             case ".csv":
-                rows = read_csv(path)
+                rows = read_csv(path, columns)
             case ".json":
                 rows = json.loads(path.read_bytes())
             case ".parquet":
                 import pyarrow.parquet as pq
 
                 rows = pq.read_table(path).to_pylist()
-        if any(list(row) != list(COLUMNS) for row in rows):
+        if any(list(row) != list(columns) for row in rows):
             raise ValueError("other columns")
     except (ValueError, TypeError, csv.Error) as error:
         raise ValueError(
-            f"{path} is there already: expected a table of this version of `predict`, found another file "
-            f"({error}). Choose another name, or remove it."
+            f"{path} is there already: expected a table of this version of `predict` and of this model, found another "
+            f"file ({error}). Choose another name, or remove it."
         ) from None
     return rows
 
 
-def read_csv(path: Path) -> list[Row]:
-    """Rows with the types of `COLUMNS`, None where a field is empty."""
+def read_csv(path: Path, columns: Columns) -> list[Row]:
+    """Rows with the types of the columns, None where a field is empty."""
     whole, _, _ = path.read_bytes().rpartition(b"\n")  # behind the last line end lies nothing, or half a row
     header, *records = csv.reader(whole.decode().split("\n"), strict=True)
-    if header != list(COLUMNS):
+    if header != list(columns):
         raise ValueError("other columns")
     return [
-        {name: None if text == "" else kind(text) for (name, kind), text in zip(COLUMNS.items(), record, strict=True)}
+        {name: None if text == "" else kind(text) for (name, kind), text in zip(columns.items(), record, strict=True)}
         for record in records
     ]
 
 
-class ScanTable:
-    """A table on disk that grows by a row as soon as a scan is done, so that a kill loses at most the scan in hand.
+class ItemTable:
+    """A table on disk that grows by a row as soon as a scan is done, so that a kill loses at most the item in hand.
 
     A .csv grows itself. For .parquet and .json, which cannot, the rows lie in a hidden .csv beside it until `finish`.
 
     Attributes
     ----------
-    done : the rows of predicted scans that were there already
+    done : the rows of predicted items that were there already
 
     Parameters
     ----------
     path : of the table: .csv, .parquet or .json
+    columns : as `columns_of` a model
     resume : go on with the rows that are there
 
     Raises
     ------
-    ValueError : if `path` does not end as a table does, if another file lies there, or a table with predicted scans
+    ValueError : if `path` does not end as a table does, if another file lies there, or a table with predicted items
         that is not to be resumed: hours of work are not overwritten
     """
 
-    def __init__(self, path: Path, resume: bool = False) -> None:
+    def __init__(self, path: Path, columns: Columns, resume: bool = False) -> None:
         check_table_path(path)
-        self.path = path
+        self.path, self.columns = path, columns
         self.growing = path if path.suffix.lower() == ".csv" else path.with_name(f".{path.name}.rows.csv")
         self.file: io.FileIO | None = None
         # what grows holds all that the finished table holds
         found = next((each for each in (self.growing, path) if each.exists() and each.stat().st_size), None)
-        self.done = [row for row in read_table(found) if row["status"] == "ok"] if found else []
+        self.done = [row for row in read_table(found, columns) if row["status"] == "ok"] if found else []
         if self.done and not resume:
             raise ValueError(
                 f"{found} is there already, with {len(self.done)} predicted scans. Add --resume to go on with it, or "
@@ -250,7 +264,7 @@ class ScanTable:
 
     def begin(self, rows: Sequence[Row] = ()) -> None:
         """Start with these rows; every other one goes."""
-        write_table(rows, self.growing)
+        write_table(rows, self.growing, self.columns)
         self.file = self.growing.open("ab", buffering=0)
 
     def append(self, row: Row) -> None:
@@ -272,7 +286,7 @@ class ScanTable:
 
     def finish(self, rows: Sequence[Row]) -> None:
         """Write the table as it shall be, with all its rows in their order."""
-        write_table(rows, self.path)
+        write_table(rows, self.path, self.columns)
         if self.file:
             self.file.close()
         if self.growing != self.path:

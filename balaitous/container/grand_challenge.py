@@ -21,24 +21,26 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import balaitous
 from balaitous.checks import verdict
-from balaitous.cohort.processes import reader_died
-from balaitous.container.inputs import INPUTS_FILE, SCANS_FOLDER, Told, read_inputs
+from balaitous.cohort.local import outcome_of
+from balaitous.container.inputs import INPUTS_FILE, SCANS_FOLDER, JobInputs, read_inputs
 from balaitous.errors import BalaitousError, InputError, explain
 from balaitous.files import remove_partials, write_together, write_whole
+from balaitous.models import MODELS
 from balaitous.reading.integrity import check_inside
 
 if TYPE_CHECKING:
+    from balaitous.cohort.items import Item
     from balaitous.severity.pipeline import Balaitous, Prediction
 
 log = logging.getLogger(__name__)
 
+MODEL = MODELS["severity"]
 PROBABILITY_FILES = {
     "probability-covid.json": "probability_covid",
     "probability-covid-19.json": "probability_covid",
@@ -62,17 +64,14 @@ class Case:
 
     Attributes
     ----------
-    path : the file, or the DICOM folder
+    item : the file or DICOM folder, with age and sex where ``inputs.json`` tells them
     file : its name in the answers: the path inside the folder of scans
     image_name : the user's own name for it, where ``inputs.json`` tells
-    age_years, sex : of the patient, where ``inputs.json`` tells; sex is 1 male, 0 female, 0.5 unknown
     """
 
-    path: Path
+    item: Item
     file: str
     image_name: str | None = None
-    age_years: float | None = None
-    sex: float | None = None
 
 
 def find_cases(input_dir: Path) -> list[Case]:
@@ -86,6 +85,8 @@ def find_cases(input_dir: Path) -> list[Case]:
     ------
     InputError : if there is no scan, one links out of `input_dir`, or ``inputs.json`` is not what `read_inputs` expects
     """
+    from balaitous.cohort.items import Item, list_items  # brings what reads DICOM, while the reading process starts
+
     folder = input_dir / SCANS_FOLDER
     if folder.is_dir():
         paths = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".mha" and path.name[0] != ".")
@@ -94,19 +95,17 @@ def find_cases(input_dir: Path) -> list[Case]:
         for path in paths:
             check_inside(path, input_dir)
     else:
-        from balaitous.cohort.items import list_scans  # brings pandas, which a job does not need
-
         folder = input_dir
-        paths = [Path(scan.path) for scan in list_scans([folder])]
+        paths = [Path(item.path) for item in list_items([folder], MODEL)]
     files = [str(path.relative_to(folder)) if path != folder else folder.name for path in paths]
-    told = Told()
+    told = JobInputs()
     if len(paths) == 1:
         told = read_inputs(input_dir)
     elif (input_dir / INPUTS_FILE).exists():
         log.warning("%s is left out: it describes one scan, and there are %d", INPUTS_FILE, len(paths))
-    return [
-        Case(path, file, told.image_name, told.age_years, told.sex) for path, file in zip(paths, files, strict=True)
-    ]
+    facts = {"age": told.age_years, "sex": told.sex}
+    given = {name: value for name, value in facts.items() if value is not None}
+    return [Case(Item(path, given), file, told.image_name) for path, file in zip(paths, files, strict=True)]
 
 
 def run_job(
@@ -158,20 +157,18 @@ def predict_cases(model: Balaitous, cases: Sequence[Case], output_dir: Path, rea
     results: list[dict[str, Any]] = []
     for number, case in enumerate(cases, start=1):
         facts = {"file": case.file, "image_name": case.image_name}
-        try:
-            prediction = predict_case(model, case, reader)
-        except Exception as error:
+        outcome = outcome_of(model, case.item, executor=reader)
+        if isinstance(outcome, Exception):
             log.info("%d/%d %s: failed", number, len(cases), case.file)
-            exit_code = report(error)
-            results.append(
-                facts | {"status": "failed", "error": explain(error)} | verdict(getattr(error, "checks", ()))
-            )
+            exit_code = report(outcome)
+            checks = verdict(getattr(outcome, "checks", ()))
+            results.append(facts | {"status": "failed", "error": explain(outcome)} | checks)
         else:
-            log.info("%d/%d %s: %s", number, len(cases), case.file, summary(prediction))
-            for check in prediction.checks:
+            log.info("%d/%d %s: %s", number, len(cases), case.file, summary(outcome))
+            for check in outcome.checks:
                 if check.status != "ok":
                     log.info("  check: %s", check.message)
-            results.append(facts | {"status": "ok", "error": None} | prediction.to_dict())
+            results.append(facts | {"status": "ok", "error": None} | outcome.to_dict())
         write_answers(results, output_dir, several)
     failed = [result["file"] for result in results if result["status"] == "failed"]
     if failed and several:
@@ -181,19 +178,6 @@ def predict_cases(model: Balaitous, cases: Sequence[Case], output_dir: Path, rea
     written = [name for name in (*PROBABILITY_FILES, RESULTS_FILE) if (output_dir / name).exists()]
     log.info("written to %s: %s", output_dir, ", ".join(written))
     return exit_code
-
-
-def predict_case(model: Balaitous, case: Case, reader: Executor | None) -> Prediction:
-    """The prediction for one case, with both probabilities in [0, 1]."""
-    try:
-        prediction = model.predict(case.path, age=case.age_years, sex=case.sex, executor=reader)
-    except BrokenProcessPool:
-        raise reader_died(str(case.path)) from None
-    for name in ("probability_covid", "probability_severe"):
-        value = getattr(prediction, name)
-        if not 0 <= value <= 1:  # NaN is not either
-            raise BalaitousError(f"expected {name} in [0, 1], found {value}: try precision fp32, or other weights")
-    return prediction
 
 
 def summary(prediction: Prediction) -> str:

@@ -26,7 +26,7 @@ SEX_SOCKETS = ("sex", "patient-sex")
 
 
 @dataclass(frozen=True)
-class Told:
+class JobInputs:
     """What a job tells besides the scan; None where it does not.
 
     Attributes
@@ -41,7 +41,7 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Item:
+class Socket:
     """One input of a job.
 
     Attributes
@@ -65,7 +65,7 @@ class Item:
         return self.relative_path.strip("/") == SCANS_FOLDER
 
 
-def read_inputs(input_dir: Path) -> Told:
+def read_inputs(input_dir: Path) -> JobInputs:
     """What ``inputs.json`` of a job tells; nothing where there is none.
 
     Raises
@@ -74,7 +74,7 @@ def read_inputs(input_dir: Path) -> Told:
     """
     path = input_dir / INPUTS_FILE
     if not path.exists():
-        return Told()
+        return JobInputs()
     items = parse_items(read_json(path))
     scan = only([item for item in items if item.is_scan])
     age = only([item for item in items if item.slug in AGE_SOCKETS and not item.is_scan])
@@ -85,14 +85,14 @@ def read_inputs(input_dir: Path) -> Told:
             f"({', '.join(AGE_SOCKETS)}) and a sex ({', '.join(SEX_SOCKETS)}), found also "
             f"{', '.join(described(item) for item in unknown)}. Take it out of the algorithm's inputs."
         )
-    return Told(
+    return JobInputs(
         image_name=None if scan is None else scan.image_name,
         age_years=patient_of(age, input_dir, "age").age_years,
         sex=patient_of(sex, input_dir, "sex").sex,
     )
 
 
-def parse_items(content: Any) -> list[Item]:
+def parse_items(content: Any) -> list[Socket]:
     """The inputs of a job, from the content of ``inputs.json``."""
     if not isinstance(content, list):
         raise InputError(
@@ -101,7 +101,7 @@ def parse_items(content: Any) -> list[Item]:
     return [parse_item(entry) for entry in content]
 
 
-def parse_item(entry: Any) -> Item:
+def parse_item(entry: Any) -> Socket:
     """One input of a job."""
     fields = entry if isinstance(entry, dict) else {}
     socket = fields.get("socket") or fields.get("interface")
@@ -112,10 +112,10 @@ def parse_item(entry: Any) -> Item:
         )
     path, image = socket.get("relative_path"), fields.get("image")
     name = image.get("name") if isinstance(image, dict) else None
-    return Item(slug, None if path is None else str(path), fields.get("value"), None if name is None else str(name))
+    return Socket(slug, None if path is None else str(path), fields.get("value"), None if name is None else str(name))
 
 
-def only(items: list[Item]) -> Item | None:
+def only(items: list[Socket]) -> Socket | None:
     """The item, if there is one; of several none can be preferred."""
     if len(items) > 1:
         raise InputError(
@@ -125,7 +125,7 @@ def only(items: list[Item]) -> Item | None:
     return items[0] if items else None
 
 
-def patient_of(item: Item | None, input_dir: Path, name: str) -> Patient:
+def patient_of(item: Socket | None, input_dir: Path, name: str) -> Patient:
     """The patient as far as the socket of an age or a sex tells."""
     if item is None:
         return Patient()
@@ -136,7 +136,7 @@ def patient_of(item: Item | None, input_dir: Path, name: str) -> Patient:
         raise InputError(f"{INPUTS_FILE}, {described(item)}: {error}") from None
 
 
-def value_of(item: Item, input_dir: Path) -> Any:
+def value_of(item: Socket, input_dir: Path) -> Any:
     """The value of an input that is no image: in the item itself, or in a JSON file of its own; None if it has none."""
     if item.value is not None or item.relative_path is None:
         return item.value
@@ -154,6 +154,6 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path.name}: expected JSON, cannot read it ({error}). Correct or remove it.") from None
 
 
-def described(item: Item) -> str:
+def described(item: Socket) -> str:
     """A socket as an error names it."""
     return f"'{item.slug}'" + (f" at {item.relative_path}" if item.relative_path else "")

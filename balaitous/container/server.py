@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 
 from balaitous.cohort.processes import ReadingProcess
-from balaitous.container.grand_challenge import load_model, report, run_job
+from balaitous.container.grand_challenge import MODEL, load_model, report, run_job
 from balaitous.errors import BalaitousError
 
 try:
@@ -89,7 +89,7 @@ class JobServer:
         WeightsError : they are missing, or not what they claim to be
         OSError, MemoryError : the process cannot be started
         """
-        self.reader = ReadingProcess()
+        self.reader = ReadingProcess(MODEL.preparing)
         self.model = self.thread.submit(load_model).result()
 
     @property

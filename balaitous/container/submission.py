@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from balaitous.container.grand_challenge import PROBABILITY_FILES, RESULTS_FILE
-from balaitous.ct.volume import scan_name
 from balaitous.errors import InputError
 from balaitous.evaluation.tables import EXPECTED, PROBABILITIES, TABLE_ENDINGS, read_json, read_table
 from balaitous.evaluation.tasks import Predictions, predictions_of
+from balaitous.reading.headers import scan_name
 
 SUBMISSION_FILE = "predictions.json"
 SUCCEEDED = "Succeeded"  # status of a job, in the platform's words

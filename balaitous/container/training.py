@@ -8,7 +8,7 @@ from pathlib import Path
 
 from balaitous.cohort.run import Run
 from balaitous.cohort.table import Row
-from balaitous.training.heads.features import FeatureKeeper
+from balaitous.severity.pipeline import Balaitous
 from balaitous.training.heads.run import FEATURES_FOLDER, train_heads
 
 log = logging.getLogger(__name__)
@@ -29,12 +29,13 @@ def train_submission(input_dir: Path, output_dir: Path) -> None:
     ------
     InputError, WeightsError, ValueError : as `train_heads`
     """
-    model = FeatureKeeper(output_dir / FEATURES_FOLDER, None)
+    model = Balaitous()
     log.info("features of bundle %s on %s", model.bundle.name, model.device)
     text = train_heads(
         input_dir,
         output_dir,
         model,
+        features=output_dir / FEATURES_FOLDER,
         name=f"{model.bundle.name}-retrained",
         licence=f"that of the training data; networks: {model.bundle.licence}",
         follow=log_rows,

@@ -26,7 +26,7 @@ from balaitous.ct.grid import Grid, StoredOrder, Triple
 from balaitous.ct.plausibility import FLOOR_HU, check_hounsfield, check_volume
 from balaitous.errors import InputError, MaskError, one_line
 from balaitous.reading.archive import unpacked
-from balaitous.reading.headers import IMAGE_ENDINGS, format_of
+from balaitous.reading.headers import IMAGE_ENDINGS, format_of, scan_name
 from balaitous.reading.integrity import check_is_data, check_whole
 from balaitous.reading.itk import quiet_and_clear
 from balaitous.reading.limits import Deadline, maximum_voxels
@@ -107,13 +107,6 @@ def read_ct(path: str | os.PathLike[str], *, series: str | None = None) -> CT:
         reason = "access is denied" if isinstance(error, PermissionError) else error.strerror or type(error).__name__
         message = f"{path}: expected a readable file, {reason}; check its name, its permissions and the disk"
         raise InputError(one_line(message)) from error
-
-
-def scan_name(path: str | os.PathLike[str]) -> str:
-    """Name of a scan in tables: of its file without the endings of images, of its folder."""
-    path = Path(os.path.abspath(path))
-    ending = next((each for each in (*IMAGE_ENDINGS, ".zip") if path.name.lower().endswith(each)), "")
-    return path.name if path.is_dir() else path.name[: len(path.name) - len(ending)]
 
 
 def resample(ct: CT, spacing_mm: Triple = SPACING_MM) -> CT:

@@ -266,3 +266,10 @@ FORMATS = (
     ImageFormat("NRRD", (".nrrd", ".nhdr"), "NrrdImageIO", _locate_nrrd, _nrrd_voxel_file),
 )
 IMAGE_ENDINGS = tuple(ending for each in FORMATS for ending in each.endings)
+
+
+def scan_name(path: str | os.PathLike[str]) -> str:
+    """Name of a scan in tables: of its file without the endings of images, of its folder."""
+    path = Path(os.path.abspath(path))
+    ending = next((each for each in (*IMAGE_ENDINGS, ".zip") if path.name.lower().endswith(each)), "")
+    return path.name if path.is_dir() else path.name[: len(path.name) - len(ending)]

@@ -18,17 +18,18 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 import balaitous
-from balaitous.checks import Check, verdict
+from balaitous.checks import Check, check_probabilities, verdict
 from balaitous.ct.lungs import AIR_HU
 from balaitous.ct.volume import CT
 from balaitous.memory import memory_errors
+from balaitous.models import MODELS, Model
 from balaitous.networks.loading import build_network, load_strictly
 from balaitous.networks.lungs import label_crops
 from balaitous.networks.runtime import (
@@ -102,6 +103,28 @@ class Prediction:
     checks: tuple[Check, ...] = ()
     warnings: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        check_probabilities(self.answers)
+
+    @property
+    def answers(self) -> dict[str, float]:
+        """The probabilities that the model answers with, by their names in tables and jobs."""
+        return {"probability_covid": self.probability_covid, "probability_severe": self.probability_severe}
+
+    def row(self) -> dict[str, Any]:
+        """Its own columns of a table, as `balaitous.models` names them."""
+        return {
+            **{f"probability_{name}": value for name, value in self.probabilities.items()},
+            **self.answers,
+            "series_uid": self.series_uid,
+            **dict(zip(("spacing_x_mm", "spacing_y_mm", "spacing_z_mm"), self.spacing_mm, strict=True)),
+            "slices": self.slices,
+            "slices_used": len(self.image),
+            "lung_volume_litres": round(self.lung_volume_litres, 4),
+            **asdict(self.patient),
+            **{f"seconds_{stage}": round(seconds, 3) for stage, seconds in self.seconds.items()},
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """All but the arrays, ready for JSON."""
         return {
@@ -109,8 +132,7 @@ class Prediction:
             "path": self.path,
             "input_sha256": self.input_sha256,
             "series_uid": self.series_uid,
-            "probability_covid": self.probability_covid,
-            "probability_severe": self.probability_severe,
+            **self.answers,
             "probabilities": dict(self.probabilities),
             **asdict(self.patient),
             "spacing_mm": list(self.spacing_mm),
@@ -156,6 +178,8 @@ class Balaitous:
     ValueError : if device or precision cannot be had
     MemoryError : if the memory, or the GPU's, does not hold the networks
     """
+
+    MODEL: ClassVar[Model] = MODELS["severity"]
 
     @memory_errors()
     def __init__(
@@ -240,6 +264,7 @@ class Balaitous:
         Raises
         ------
         InputError : if the scan cannot be used; NoLungError if no lung is found in it, QualityError if a check fails
+        BalaitousError : if a probability is none
         ValueError : if age or sex make no sense
         MemoryError : if the memory, or the GPU's, is not enough even for one slice at a time
         """

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from balaitous.cohort.engines import default_workers
-from balaitous.cohort.items import Scan
-from balaitous.cohort.local import predict_scans
-from balaitous.cohort.run import Run
-from balaitous.cohort.table import Row, ScanTable
-from balaitous.severity.pipeline import Balaitous, Prediction
+from balaitous.cohort.items import Item
+from balaitous.cohort.local import Predictor, predict_items
+from balaitous.cohort.run import Run, same_request_of
+from balaitous.cohort.table import ItemTable, Row, columns_of
 
 TABLE_FILE = "scans.csv"
 
@@ -25,24 +24,14 @@ class Store(Protocol):
         """The file that is there once all of a scan is kept."""
         ...
 
-    def save(self, prediction: Prediction) -> None:
+    def save(self, prediction: Any) -> None:
         """Keep what is wanted of a scan, wholly or not at all."""
         ...
 
 
-class Keeper(Balaitous):
-    """A model that keeps something of every scan it predicts: what, its store says."""
-
-    store: Store
-
-    def predict(self, *arguments: Any, **options: Any) -> Prediction:
-        """As `Balaitous.predict`."""
-        prediction = super().predict(*arguments, **options)
-        self.store.save(prediction)
-        return prediction
-
-
-def begin_keeping(model: Keeper, scans: Sequence[Scan], workers: int | None = None) -> tuple[Run, Generator[Row]]:
+def begin_keeping(
+    model: Predictor, store: Store, items: Sequence[Item], workers: int | None = None
+) -> tuple[Run, Generator[Row]]:
     """A run over scans of which something is wanted: those of which it is kept already are not looked at again.
 
     Parameters
@@ -53,8 +42,8 @@ def begin_keeping(model: Keeper, scans: Sequence[Scan], workers: int | None = No
     -------
     the run, and the rows to add to it, each as soon as its scan is done and what is wanted of it on disk
     """
-    table = ScanTable(model.store.folder / TABLE_FILE, resume=True)
-    table.done = [row for row in table.done if model.store.path(row["input_sha256"]).exists()]
-    run = Run(scans, table)
+    table = ItemTable(store.folder / TABLE_FILE, columns_of(model.MODEL), resume=True)
+    table.done = [row for row in table.done if store.path(row["input_sha256"]).exists()]
+    run = Run(items, table, same_request=same_request_of(model.MODEL))
     count = workers or default_workers(len(run.todo), model.device.type)
-    return run, predict_scans(model, run.todo, workers=count)
+    return run, predict_items(model, run.todo, count, keep=store.save)

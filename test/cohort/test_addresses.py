@@ -17,16 +17,6 @@ from helpers.dicom import hu_volume, write_series
 
 
 @pytest.fixture
-def memory():
-    """fsspec's file system in memory, empty before and after."""
-    files = fsspec.filesystem("memory")
-    files.store.clear()
-    files.pseudo_dirs[:] = [""]
-    yield files
-    files.store.clear()
-
-
-@pytest.fixture
 def ct(tmp_path) -> CT:
     """A small volume as it is read from DICOM."""
     write_series(tmp_path / "series", hu_volume((12, 40, 40)))

@@ -11,18 +11,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balaitous.cohort.items import Scan
-from balaitous.cohort.table import COLUMNS, FIRST_COLUMNS, ScanTable, read_table, row_of, write_table
-from balaitous.errors import InputError
+from balaitous.cohort.items import Item
+from balaitous.cohort.table import ItemTable, read_table, row_of, write_table
+from balaitous.errors import BalaitousError, InputError
 from helpers import PHANTOM
+from helpers.rows import COLUMNS, SEVERITY
 
 ENDINGS = ("csv", "parquet", "json")
 
 
 @pytest.fixture
-def rows(prediction):
+def rows(short_prediction):
     """A predicted scan and a failed one."""
-    return [row_of(Scan(PHANTOM), prediction), row_of(Scan(Path("gone.mha")), InputError("no such file"))]
+    return [
+        row_of(Item(PHANTOM), short_prediction, SEVERITY),
+        row_of(Item(Path("gone.mha")), InputError("no such file"), SEVERITY),
+    ]
 
 
 def value_of(kind: type) -> st.SearchStrategy:
@@ -37,30 +41,32 @@ def value_of(kind: type) -> st.SearchStrategy:
 ROW = st.tuples(*map(value_of, COLUMNS.values())).map(lambda values: dict(zip(COLUMNS, values, strict=True)))
 
 
-def test_rows_of_predicted_and_of_failed_scans_have_the_same_columns(rows, prediction):
+def test_rows_of_predicted_and_of_failed_scans_have_the_same_columns(rows, short_prediction):
     good, bad = rows
     assert list(good) == list(bad) == list(COLUMNS)
-    assert tuple(good)[:6] == FIRST_COLUMNS
-    assert FIRST_COLUMNS == ("PatientID", "path", "probability_covid", "probability_severe", "status", "error")
-    assert good["input_sha256"] == prediction.input_sha256
+    assert tuple(good)[:6] == ("PatientID", "path", "probability_covid", "probability_severe", "status", "error")
+    assert good["input_sha256"] == short_prediction.input_sha256
     assert (bad["status"], bad["error"], bad["error_kind"]) == ("failed", "no such file", "InputError")
     assert all(value is None or type(value) is COLUMNS[name] for name, value in good.items())
 
 
-def test_everything_that_a_prediction_tells_has_its_column(rows, prediction):
-    row = rows[0]
-    told = [f"probability_{key}" for key in prediction.probabilities] + [f"seconds_{key}" for key in prediction.seconds]
+def test_everything_that_a_prediction_tells_has_its_column(rows, short_prediction):
+    row, stages = rows[0], short_prediction.seconds
+    told = [f"probability_{key}" for key in short_prediction.probabilities] + [f"seconds_{key}" for key in stages]
     assert [name for name in told if row.get(name) is None] == []
-    assert sum(row[f"seconds_{stage}"] for stage in prediction.seconds) == pytest.approx(row["seconds"], abs=0.002)
+    assert sum(row[f"seconds_{stage}"] for stage in stages) == pytest.approx(row["seconds"], abs=0.002)
     empty = {"error", "error_kind", "series_uid", "int8_sha256", "calibration", "warnings"}
     assert row["quality"] == "warn"  # the phantom has contrast agent
     assert {name for name, value in row.items() if value is None} == empty
 
 
-def test_what_is_no_probability_is_a_failure(prediction):
-    row = row_of(Scan(PHANTOM), replace(prediction, probability_severe=math.nan))
+def test_what_is_no_probability_is_a_failure(short_prediction):
+    with pytest.raises(
+        BalaitousError, match=r"expected probability_severe in \[0, 1\], found nan: try precision fp32"
+    ) as told:
+        replace(short_prediction, probability_severe=math.nan)
+    row = row_of(Item(PHANTOM), told.value, SEVERITY)
     assert (row["status"], row["probability_covid"], row["error_kind"]) == ("failed", None, "BalaitousError")
-    assert "nan): try precision fp32" in row["error"]
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -68,66 +74,66 @@ def test_what_is_no_probability_is_a_failure(prediction):
 def test_rows_read_back_as_they_were(ending, rows):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"table.{ending}")
-        write_table(rows, path)
-        assert read_table(path) == rows
+        write_table(rows, path, COLUMNS)
+        assert read_table(path, COLUMNS) == rows
         assert os.listdir(folder) == [path.name]
 
 
 @pytest.mark.parametrize("name", ["two\nlines\r.mha", "caf\udce9.mha", 'a,"b".mha', "\x00.mha"])
 def test_a_file_name_of_any_bytes_is_one_line_of_the_table(name, tmp_path):
-    row = row_of(Scan(Path("scans", name)), InputError(f"{name}: nothing there"))
-    write_table([row], tmp_path / "table.csv")
+    row = row_of(Item(Path("scans", name)), InputError(f"{name}: nothing there"), SEVERITY)
+    write_table([row], tmp_path / "table.csv", COLUMNS)
     assert len((tmp_path / "table.csv").read_text().splitlines()) == 2
-    assert read_table(tmp_path / "table.csv") == [row]
+    assert read_table(tmp_path / "table.csv", COLUMNS) == [row]
 
 
 def test_a_table_never_shows_the_password_or_signature_of_an_address():
-    scan = Scan("https://me:secret@host/scan.nii.gz?signature=secret")
-    row = row_of(scan, InputError(f"{scan.path} cannot be reached"))
+    scan = Item("https://me:secret@host/scan.nii.gz?signature=secret")
+    row = row_of(scan, InputError(f"{scan.path} cannot be reached"), SEVERITY)
     assert row["PatientID"] == "scan"
     assert "secret" not in str(row)
 
 
 def test_a_row_is_on_disk_as_soon_as_it_is_appended_and_a_cut_anywhere_loses_at_most_the_last(rows, tmp_path):
     path = tmp_path / "table.csv"
-    table = ScanTable(path)
+    table = ItemTable(path, COLUMNS)
     table.begin()
     header = path.stat().st_size
     for number, row in enumerate([rows[0], rows[1], rows[0] | {"PatientID": "último, 3"}], start=1):
         table.append(row)
-        assert len(read_table(path)) == number
-    whole, complete = path.read_bytes(), read_table(path)
+        assert len(read_table(path, COLUMNS)) == number
+    whole, complete = path.read_bytes(), read_table(path, COLUMNS)
     for length in range(header, len(whole)):
         path.write_bytes(whole[:length])
-        assert read_table(path) == complete[: whole[:length].count(b"\n") - 1]
+        assert read_table(path, COLUMNS) == complete[: whole[:length].count(b"\n") - 1]
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_run_that_was_killed_leaves_its_rows_to_the_next(ending, rows, tmp_path):
     path = tmp_path / f"table.{ending}"
-    killed = ScanTable(path)
+    killed = ItemTable(path, COLUMNS)
     killed.begin()
     for row in rows:
         killed.append(row)
     with pytest.raises(ValueError, match=r"1 predicted scans. Add --resume .* or remove it"):
-        ScanTable(path)
-    resumed = ScanTable(path, resume=True)
+        ItemTable(path, COLUMNS)
+    resumed = ItemTable(path, COLUMNS, resume=True)
     assert resumed.done == rows[:1]  # the failed one is to be tried again
     resumed.begin(resumed.done)
     resumed.append(rows[1])
     resumed.finish(rows[::-1])
     assert os.listdir(tmp_path) == [path.name]
-    assert read_table(path) == rows[::-1]
-    assert ScanTable(path, resume=True).done == rows[:1]
+    assert read_table(path, COLUMNS) == rows[::-1]
+    assert ItemTable(path, COLUMNS, resume=True).done == rows[:1]
 
 
 def test_a_table_without_predicted_scans_may_be_overwritten(rows, tmp_path):
     path = tmp_path / "table.csv"
     for content in ([], rows[1:]):
-        write_table(content, path)
-        assert ScanTable(path).done == []
+        write_table(content, path, COLUMNS)
+        assert ItemTable(path, COLUMNS).done == []
     path.write_bytes(b"")  # as mktemp makes it
-    assert ScanTable(path).done == []
+    assert ItemTable(path, COLUMNS).done == []
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -135,16 +141,16 @@ def test_a_file_that_is_no_such_table_is_left_alone(ending, rows, tmp_path):
     path = tmp_path / f"table.{ending}"
     path.write_text("PatientID,probCOVID,probSevere\na,1,0\n")
     with pytest.raises(ValueError, match=f"table.{ending} is there already: expected a table of this version"):
-        ScanTable(path, resume=True)
-    write_table([{key: value for key, value in rows[0].items() if key != "input_sha256"}], path)
+        ItemTable(path, COLUMNS, resume=True)
+    write_table([{key: value for key, value in rows[0].items() if key != "input_sha256"}], path, COLUMNS)
     if ending == "parquet":
         pd.DataFrame([rows[0]]).drop(columns="input_sha256").to_parquet(path)
     with pytest.raises(ValueError, match="Choose another name, or remove it"):
-        ScanTable(path)
+        ItemTable(path, COLUMNS)
 
 
 def test_pandas_reads_counts_as_whole_numbers_and_missing_ones_as_missing(rows, tmp_path):
-    write_table(rows, tmp_path / "table.parquet")
+    write_table(rows, tmp_path / "table.parquet", COLUMNS)
     good, bad = pd.read_parquet(tmp_path / "table.parquet").to_dict("records")
     assert good["slices"] == rows[0]["slices"]
     assert pd.isna(bad["slices"])

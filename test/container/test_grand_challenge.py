@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from balaitous.cohort.items import Item
 from balaitous.container.grand_challenge import (
     PROBABILITY_FILES,
     Case,
@@ -24,8 +25,8 @@ from balaitous.container.grand_challenge import (
 from balaitous.errors import BalaitousError, InputError, NoLungError, WeightsError
 from balaitous.files import write_together
 from balaitous.provenance import Provenance
-from balaitous.reading.patient import Patient, resolve
 from balaitous.severity.pipeline import Prediction
+from helpers.scripted import ScriptedModel
 
 INPUTS = [
     {"socket": {"slug": "ct-image", "relative_path": "images/ct"}, "image": {"name": "P001.mha"}},
@@ -33,29 +34,22 @@ INPUTS = [
 ]
 
 
-class ScriptedModel:
-    """Gives the answers it was told to: (probability of COVID-19, of a severe outcome), or an error to raise."""
-
-    device = "cpu"
-    precision = "fp32"
+class Model(ScriptedModel):
+    """Gives whole predictions with the answers it was told: {file name: both probabilities, or an error to raise}."""
 
     def __init__(self, answers):
-        self.answers = answers
+        super().__init__(answers.__getitem__)
 
-    def predict(self, path, age=None, sex=None, executor=None):
-        answer = self.answers[Path(path).name]
-        if isinstance(answer, BaseException):
-            raise answer
-        covid, severe = answer
+    def prediction(self, path, covid, severe, patient):
         return Prediction(
-            name=Path(path).stem,
+            name=path.stem,
             path=str(path),
             input_sha256=None,
             series_uid=None,
             probability_covid=covid,
             probability_severe=severe,
             probabilities={"covid": covid, "severe": severe},
-            patient=resolve(Patient(), age, sex),
+            patient=patient,
             spacing_mm=(1.5, 1.5, 5.0),
             slices=2,
             lung_volume_litres=4.2,
@@ -70,7 +64,7 @@ class ScriptedModel:
 def predict_scans(answers, output):
     """Exit code of a job on scans with these answers."""
     open_output(output)
-    return predict_cases(ScriptedModel(answers), [Case(Path("/input") / name, name) for name in answers], output)
+    return predict_cases(Model(answers), [Case(Item(Path("/input") / name), name) for name in answers], output)
 
 
 def read(path):
@@ -111,24 +105,24 @@ def test_a_missing_input_folder_is_refused(tmp_path):
 
 
 def test_without_inputs_json_nothing_is_told_of_the_patient(job):
-    assert find_cases(job) == [Case(job / "images/ct/a.mha", "a.mha", None, None, None)]
+    assert find_cases(job) == [Case(Item(job / "images/ct/a.mha"), "a.mha")]
 
 
 def test_what_inputs_json_tells_goes_with_the_only_scan(job):
     (job / "inputs.json").write_text(json.dumps(INPUTS))
-    assert find_cases(job) == [Case(job / "images/ct/a.mha", "a.mha", "P001.mha", 45.0, None)]
+    assert find_cases(job) == [Case(Item(job / "images/ct/a.mha", {"age": 45.0}), "a.mha", "P001.mha")]
 
 
 def test_of_several_scans_inputs_json_tells_nothing_and_the_log_says_so(job, caplog):
     (job / "images/ct/b.mha").touch()
     (job / "inputs.json").write_text(json.dumps(INPUTS))
-    assert {case.age_years for case in find_cases(job)} == {None}
+    assert all(case.item.given == {} for case in find_cases(job))
     assert "inputs.json is left out: it describes one scan, and there are 2" in caplog.text
 
 
 def test_the_users_file_name_and_age_are_in_the_results(job, tmp_path):
     (job / "inputs.json").write_text(json.dumps(INPUTS))
-    assert run_job(lambda: ScriptedModel({"a.mha": (0.25, 0.125)}), job, tmp_path / "out") == 0
+    assert run_job(lambda: Model({"a.mha": (0.25, 0.125)}), job, tmp_path / "out") == 0
     (case,) = read(tmp_path / "out/results.json")["cases"]
     assert (case["image_name"], case["age_years"], case["age_source"]) == ("P001.mha", 45.0, "argument")
 
@@ -190,15 +184,15 @@ def test_the_answers_of_an_earlier_job_do_not_survive_a_job_without_a_scan(job, 
     (output / ".probability-covid.json.0123abcd.partial").write_text("0.")  # of a job that was killed
     (job / "images/ct/a.mha").unlink()
     with pytest.raises(InputError, match="found none"):
-        run_job(ScriptedModel, job, output)
+        run_job(Model, job, output)
     assert [path.name for path in output.iterdir()] == ["results.json"]
     assert read(output / "results.json")["cases"] == []
 
 
 def test_the_answers_so_far_are_there_when_a_job_is_killed(tmp_path):
-    cases = [Case(Path(name), name) for name in ("a.mha", "b.mha")]
+    cases = [Case(Item(Path(name)), name) for name in ("a.mha", "b.mha")]
     with pytest.raises(KeyboardInterrupt):
-        predict_cases(ScriptedModel({"a.mha": (0.5, 0.25), "b.mha": KeyboardInterrupt()}), cases, tmp_path)
+        predict_cases(Model({"a.mha": (0.5, 0.25), "b.mha": KeyboardInterrupt()}), cases, tmp_path)
     assert read(tmp_path / "probability-covid.json") == {"a.mha": 0.5}
 
 

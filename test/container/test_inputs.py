@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from balaitous.container.inputs import Told, read_inputs
+from balaitous.container.inputs import JobInputs, read_inputs
 from balaitous.errors import InputError
 
 SCAN = {"socket": {"slug": "ct-image", "relative_path": "images/ct"}, "image": {"name": "P001.mha"}}
@@ -23,7 +23,7 @@ def item(slug, value=None, path=None):
 
 
 def test_a_job_without_inputs_json_tells_nothing(tmp_path):
-    assert read_inputs(tmp_path) == Told()
+    assert read_inputs(tmp_path) == JobInputs()
 
 
 @pytest.mark.parametrize("key", ["socket", "interface"])
@@ -34,19 +34,19 @@ def test_name_age_and_sex_are_told_under_the_new_and_the_old_key(tmp_path, key):
         {key: {"slug": "patient-age", "relative_path": "patient-age.json"}, "value": "045Y", "image": None},
         {key: {"slug": "patient-sex", "relative_path": "patient-sex.json"}, "value": None, "image": None},
     ]
-    assert told(tmp_path, *items) == Told("P001.mha", 45.0, 0.0)
+    assert told(tmp_path, *items) == JobInputs("P001.mha", 45.0, 0.0)
 
 
 @pytest.mark.parametrize(
     ("items", "expected"),
     [
-        ([SCAN], Told("P001.mha")),
-        ([SCAN | {"image": None}], Told()),
-        ([{"socket": {"slug": "generic-medical-image"}, "image": {"name": "x.mha"}}], Told("x.mha")),
-        ([item("age", 0)], Told(age_years=0.0)),
-        ([item("age-in-years", 61.5)], Told(age_years=61.5)),
-        ([item("sex", 0.5), SCAN], Told("P001.mha", sex=0.5)),
-        ([item("age", None, "age.json")], Told()),  # an optional input that this job does not have
+        ([SCAN], JobInputs("P001.mha")),
+        ([SCAN | {"image": None}], JobInputs()),
+        ([{"socket": {"slug": "generic-medical-image"}, "image": {"name": "x.mha"}}], JobInputs("x.mha")),
+        ([item("age", 0)], JobInputs(age_years=0.0)),
+        ([item("age-in-years", 61.5)], JobInputs(age_years=61.5)),
+        ([item("sex", 0.5), SCAN], JobInputs("P001.mha", sex=0.5)),
+        ([item("age", None, "age.json")], JobInputs()),  # an optional input that this job does not have
     ],
 )
 def test_each_part_may_be_left_out(tmp_path, items, expected):
@@ -105,4 +105,4 @@ ITEM = st.fixed_dictionaries(
 @given(st.lists(ITEM | JSON, max_size=3))
 def test_whatever_inputs_json_holds_it_is_understood_or_refused_in_words(tmp_path, items):
     with contextlib.suppress(InputError):
-        assert isinstance(told(tmp_path, *items), Told)
+        assert isinstance(told(tmp_path, *items), JobInputs)

@@ -1,43 +1,26 @@
 """The container's entry point as a process of its own: the real model, real files, exit codes, what it prints."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
 from helpers import ROOT
+from helpers.commands import run_job, run_python
+
+pytestmark = pytest.mark.slow
 
 PHANTOMS = ROOT / "test/images/ct"
 
 
-def run(*arguments, **environment):
-    """`process.py` with these arguments, and variables besides the usual ones."""
-    return subprocess.run(
-        [sys.executable, ROOT / "process.py", *arguments],
-        env=os.environ | {"BALAITOUS_WEIGHTS": "mini"} | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-
-
 def compare(output):
-    return subprocess.run(
-        [sys.executable, ROOT / "test/container/compare_outputs.py", output],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_python("test/container/compare_outputs.py", output)
 
 
 @pytest.fixture(scope="module")
 def answered(tmp_path_factory):
     """A job on test/, as ./test.sh runs it in the container: the finished process and its output folder."""
     output = tmp_path_factory.mktemp("output")
-    return run(ROOT / "test", output), output
+    return run_job(ROOT / "test", output), output
 
 
 def test_the_phantom_gets_the_expected_answers(answered):
@@ -76,15 +59,14 @@ def test_the_log_and_the_results_say_what_checks_warn_of(answered):
         assert f"  check: {message}\n" in process.stdout
 
 
-def test_what_cannot_be_read_does_not_stop_the_other_scans(tmp_path):
+def test_what_cannot_be_read_does_not_stop_the_other_scans(short_scan, tmp_path):
     folder = tmp_path / "images/ct"
     folder.mkdir(parents=True)
-    (phantom,) = PHANTOMS.glob("*.mha")
-    content = phantom.read_bytes()
+    content = short_scan.read_bytes()
     (folder / "good.mha").write_bytes(content)
     (folder / "text.mha").write_text("not an image")
     (folder / "truncated.mha").write_bytes(content[: len(content) // 2])
-    process = run(tmp_path, tmp_path / "out")
+    process = run_job(tmp_path, tmp_path / "out")
     assert process.returncode == 5
     assert "Traceback" not in process.stderr
     assert process.stderr.splitlines()[-1].startswith("ERROR: 2 of 3 scans failed")
@@ -108,7 +90,7 @@ def test_a_job_that_cannot_run_ends_in_one_line_and_its_exit_code(tmp_path, argu
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
     places = {"empty": tmp_path / "empty", "file": tmp_path / "file", "out": tmp_path / "out", "phantoms": PHANTOMS}
-    process = run(*[argument.format(**places) for argument in arguments], **environment)
+    process = run_job(*[argument.format(**places) for argument in arguments], **environment)
     assert process.returncode == code
     assert process.stderr.startswith(line)
     assert process.stderr.count("\n") == 1

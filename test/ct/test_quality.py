@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from balaitous.checks import Check, QualityError, check_value, refuse, verdict
-from balaitous.cli import main
-from balaitous.cohort.items import Scan
-from balaitous.cohort.local import predict_scan
+from balaitous.cohort.items import Item
+from balaitous.cohort.local import predict_item
 from balaitous.cohort.run import Run
-from balaitous.cohort.table import ScanTable, checks_of
+from balaitous.cohort.table import ItemTable, checks_of
 from balaitous.container.grand_challenge import Case, open_output, predict_cases
 from balaitous.ct.lungs import LEFT, RIGHT
 from balaitous.ct.quality import blood_hu, check_lungs, check_scan, largest_jump
@@ -28,7 +27,9 @@ from balaitous.errors import InputError
 from balaitous.severity.preparation import prepare
 from balaitous.synthetic.phantom import make_phantom
 from helpers import ROOT
-from helpers.phantoms import small_chest, with_hu
+from helpers.commands import run_command
+from helpers.phantoms import with_hu, write_small_chest
+from helpers.rows import COLUMNS, SEVERITY
 
 RANK = {"ok": 0, "warn": 1, "fail": 2}
 NAMES = st.sampled_from(sorted(LIMITS))
@@ -289,9 +290,7 @@ def test_the_document_has_the_limits():
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """A small chest on disk, that checks warn of."""
-    path = tmp_path_factory.mktemp("small") / "small.mha"
-    write_mha(path, small_chest(3))
-    return path
+    return write_small_chest(tmp_path_factory.mktemp("small") / "small.mha", 3)
 
 
 @pytest.fixture(scope="module")
@@ -322,29 +321,29 @@ def test_lungs_found_in_noise_are_refused(model, chest, monkeypatch):
 @pytest.fixture(scope="module")
 def row(model, small):
     """What a run says of the small chest."""
-    return predict_scan(model, Scan(small))
+    return predict_item(model, Item(small))
 
 
 def test_a_row_tells_the_worst_status_and_every_value(row):
     assert (row["status"], row["quality"]) == ("ok", "warn")
-    assert "axial slices: 10, expected at least 30" in row["quality_notes"]
-    checks = {check.name: check for check in checks_of(row)}
+    assert "axial slices: 5, expected at least 30" in row["quality_notes"]
+    checks = {check.name: check for check in checks_of(row, SEVERITY)}
     assert list(checks) == list(LIMITS)
     assert checks["lung_volume"].value == pytest.approx(row["lung_volume_litres"], rel=1e-3)
 
 
 def test_a_row_of_a_refused_scan_tells_what_it_was_refused_for(model, thin):
-    row = predict_scan(model, Scan(thin))
+    row = predict_item(model, Item(thin))
     assert (row["status"], row["error_kind"], row["quality"]) == ("failed", "QualityError", "fail")
     assert row["quality_notes"] in row["error"]
-    assert [check.name for check in checks_of(row) if check.status == "fail"] == ["slice_spacing"]
+    assert [check.name for check in checks_of(row, SEVERITY) if check.status == "fail"] == ["slice_spacing"]
 
 
 def test_a_strict_run_refuses_what_an_earlier_run_was_warned_of(row, small, tmp_path):
     def run(strict, *scans):
-        return Run(scans, ScanTable(tmp_path / "table.csv", resume=True), strict=strict)
+        return Run(scans, ItemTable(tmp_path / "table.csv", COLUMNS, resume=True), strict=strict)
 
-    scan, other = Scan(small), Scan(tmp_path / "elsewhere.mha")
+    scan, other = Item(small), Item(tmp_path / "elsewhere.mha")
     first = run(False, scan)
     first.add(row)
     first.finish()
@@ -356,9 +355,8 @@ def test_a_strict_run_refuses_what_an_earlier_run_was_warned_of(row, small, tmp_
 def test_the_command_warns_reports_and_if_strict_refuses(small, tmp_path, capsys, monkeypatch, logging_as_it_was):
     monkeypatch.setenv("BALAITOUS_WEIGHTS", "mini")
     table, report = tmp_path / "table.csv", tmp_path / "report.json"
-    with pytest.raises(SystemExit, match="0"):
-        main(["predict", str(small), "--out", str(table), "--report", str(report)])
-    assert "; check: axial slices: 10, expected at least 30" in capsys.readouterr().err
+    assert run_command("predict", small, "--out", table, "--report", report) == 0
+    assert "; check: axial slices: 5, expected at least 30" in capsys.readouterr().err
     (row,) = csv.DictReader(table.open())
     (told,) = json.loads(report.read_text())["scans"]
     assert (row["quality"], told["quality"]) == ("warn", "warn")
@@ -366,8 +364,7 @@ def test_the_command_warns_reports_and_if_strict_refuses(small, tmp_path, capsys
     assert [check["name"] for check in told["checks"]] == list(LIMITS)
     assert {check["status"] for check in told["checks"]} == {"ok", "warn"}
 
-    with pytest.raises(SystemExit, match="3"):
-        main(["predict", str(small), "--strict", "--report", str(report)])
+    assert run_command("predict", small, "--strict", "--report", report) == 3
     assert "strict" in capsys.readouterr().err.strip().splitlines()[-1]
     (told,) = json.loads(report.read_text())["scans"]
     assert (told["status"], told["error_kind"], told["quality"]) == ("failed", "QualityError", "warn")
@@ -378,8 +375,8 @@ def test_the_container_refuses_a_label_mask_and_records_what_failed(model, small
     """The test image of the STOIC template is a mask of labels 0, 1 and 2."""
     phantom = read_ct(small)
     labels = np.where(phantom.hu < -500, 1, np.where(phantom.hu > 0, 2, 0)).astype(np.int16)
-    mask = Case(tmp_path / "mask.mha", "mask.mha")
-    write_volume(mask.path, labels, phantom.grid)
+    mask = Case(Item(tmp_path / "mask.mha"), "mask.mha")
+    write_volume(mask.item.path, labels, phantom.grid)
     open_output(tmp_path)
     assert predict_cases(model, [mask], tmp_path) == InputError.exit_code
     (line,) = capsys.readouterr().err.splitlines()
@@ -387,7 +384,7 @@ def test_the_container_refuses_a_label_mask_and_records_what_failed(model, small
     assert line.endswith("this looks like a label mask or an 8-bit picture; give the CT itself")
     assert not (tmp_path / "probability-covid.json").exists()
 
-    predict_cases(model, [mask, Case(thin, "thin.mha")], tmp_path)
+    predict_cases(model, [mask, Case(Item(thin), "thin.mha")], tmp_path)
     masked, thinned = json.loads((tmp_path / "results.json").read_text())["cases"]
     assert (masked["status"], masked["quality"], masked["checks"]) == ("failed", None, [])
     assert (thinned["status"], thinned["quality"]) == ("failed", "fail")

@@ -98,6 +98,7 @@ def test_a_volume_thinner_than_one_new_voxel_is_refused():
         resample(ct_of(HU, (0.7, 0.8, 0.5)))
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize("name", ["lowres_id001.nii.gz", "lungdx_A0001_native.mha"])
 def test_real_scans_are_resampled_as_the_published_package_does(data, name):

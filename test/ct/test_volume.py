@@ -235,6 +235,7 @@ def test_a_series_cannot_be_chosen_in_an_image_file(tmp_path):
 # Real scans
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_the_real_dicom_series_and_its_zip_are_read(data, tmp_path):
     folder = data / "ct/covid_P001_dicom"

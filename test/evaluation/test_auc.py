@@ -127,6 +127,7 @@ def test_interval_and_band_agree_with_the_platform_s_own_bootstrap():
     assert np.abs(ours.band - [theirs.low_tpr_vals, theirs.high_tpr_vals]).mean() < 0.02
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_true_area_about_as_often_as_they_say():
     truth = norm.cdf(1 / np.sqrt(2))  # of two normal distributions one standard deviation apart
     delong, bootstrap = [], []

@@ -45,6 +45,7 @@ def test_an_absent_class_gives_a_reason_instead_of_a_number(tmp_path):
     assert "found 0 with it among 60" in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("others", [[], [noisy("other.csv", 2.0)]])
 def test_files_are_written_that_need_nothing_else_and_are_the_same_again(tmp_path, others):
     evaluation = evaluate(noisy("a <b>.csv", 0.4), REFERENCE, *others, thresholds=(0.3,), bootstraps=200)

@@ -6,11 +6,12 @@ import math
 import pandas as pd
 import pytest
 
-from balaitous.cohort.items import Scan
+from balaitous.cohort.items import Item
 from balaitous.cohort.table import row_of, write_table
 from balaitous.container.submission import read_predictions
 from balaitous.errors import InputError
 from helpers.predictions import pairs
+from helpers.rows import COLUMNS, SEVERITY
 
 
 def write(path, content):
@@ -20,14 +21,17 @@ def write(path, content):
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet", "json"])
-def test_a_table_of_the_predict_command_is_read(tmp_path, prediction, ending):
+def test_a_table_of_the_predict_command_is_read(tmp_path, short_prediction, ending):
     path = tmp_path / f"table.{ending}"
-    rows = [row_of(Scan("a/0012.mha"), prediction), row_of(Scan("a/gone.nii.gz"), InputError("no such file"))]
-    write_table(rows, path)
+    rows = [
+        row_of(Item("a/0012.mha"), short_prediction, SEVERITY),
+        row_of(Item("a/gone.nii.gz"), InputError("no such file"), SEVERITY),
+    ]
+    write_table(rows, path, COLUMNS)
     found = read_predictions(path)
-    assert pairs(found) == {"0012": (prediction.probability_covid, prediction.probability_severe)}
+    assert pairs(found) == {"0012": (short_prediction.probability_covid, short_prediction.probability_severe)}
     assert found.failed == {"gone": "no such file"}
-    assert found.bundles == {prediction.provenance.bundle_sha256: "mini"}
+    assert found.bundles == {short_prediction.provenance.bundle_sha256: "mini"}
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet", "json"])

@@ -45,7 +45,7 @@ def test_what_nobody_expected_ends_the_command_in_one_line_below_its_traceback(c
     def fail(*_):
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr("balaitous.cohort.items.list_scans", fail)
+    monkeypatch.setattr("balaitous.cohort.items.list_items", fail)
     assert run_command("predict", "a.mha") == 1
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("Traceback")

@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from balaitous import InputError
-from balaitous.cohort.items import Scan
-from balaitous.cohort.table import ScanTable, read_table, row_of
+from balaitous.cohort.items import Item
+from balaitous.cohort.table import ItemTable, read_table, row_of
 from balaitous.errors import explain
 from balaitous.files import new_folder, replacing, write_together
 from helpers.commands import run_command
 from helpers.jobs import FILES, RUN, check_consistent, only_error, read, run, visible
+from helpers.rows import COLUMNS, SEVERITY
 
 MIB = 1 << 20
 
@@ -50,6 +51,7 @@ def small_disk(tmp_path):
         subprocess.run(["umount", folder], check=True)
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_leaves_every_answer_or_none(job, small_disk, tmp_path):
     codes = []
     for kib in (4, 8, 12, 16, 20, 64):
@@ -117,8 +119,8 @@ def test_a_folder_is_there_whole_or_not_at_all(tmp_path):
 
 
 def test_a_table_on_a_full_disk_ends_with_a_whole_row_and_goes_on_from_there(tmp_path):
-    rows = [row_of(Scan(Path(f"{number}.mha")), InputError("x" * 300)) for number in range(3)]
-    table = ScanTable(tmp_path / "table.csv")
+    rows = [row_of(Item(Path(f"{number}.mha")), InputError("x" * 300), SEVERITY) for number in range(3)]
+    table = ItemTable(tmp_path / "table.csv", COLUMNS)
     table.begin()
     table.append(rows[0])
     whole = table.path.read_bytes()
@@ -126,7 +128,7 @@ def test_a_table_on_a_full_disk_ends_with_a_whole_row_and_goes_on_from_there(tmp
         table.append(rows[1])
     assert table.path.read_bytes() == whole
     table.append(rows[2])
-    assert read_table(table.path) == [rows[0], rows[2]]
+    assert read_table(table.path, COLUMNS) == [rows[0], rows[2]]
 
 
 def test_an_output_that_cannot_be_written_to_is_named(job, small_disk):

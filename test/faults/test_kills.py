@@ -7,6 +7,9 @@ import pytest
 
 from balaitous.cohort.processes import ReadingProcess
 from helpers.jobs import FILES, RUN, SCRIPTED, check_consistent, read, run, visible
+from helpers.rows import SEVERITY
+
+pytestmark = pytest.mark.slow
 
 # Runs a job in forked processes, which are killed: before each operation on a file, then after random times.
 KILLED = (
@@ -98,7 +101,7 @@ sys.exit(process.main(sys.argv[1:]))
 
 
 def test_a_reading_process_answers_tells_errors_with_where_they_come_from_and_is_replaced():
-    with ReadingProcess() as reader:
+    with ReadingProcess(SEVERITY.preparing) as reader:
         process_id = reader.submit(os.getpid).result()
         assert process_id not in {os.getpid(), reader.submit(os.getppid).result()}
         with pytest.raises(FileNotFoundError) as raised:
@@ -112,7 +115,8 @@ def test_a_reading_process_answers_tells_errors_with_where_they_come_from_and_is
 
 @pytest.mark.parametrize("end", ["reader.shutdown()", "os._exit(0)", "sys.exit()"])
 def test_a_job_that_ends_while_the_reading_process_loads_is_told_nothing_of_it(end):
-    script = f"import os, sys, time; reader = ReadingProcess(); time.sleep(float(sys.argv[1])); {end}"
+    reader = "reader = ReadingProcess('balaitous.severity.preparation')"
+    script = f"import os, sys, time; {reader}; time.sleep(float(sys.argv[1])); {end}"
     for seconds in (0, 0.1, 0.2, 0.3):  # importing takes about as long
         ended = run("from balaitous.cohort.processes import ReadingProcess; " + script, seconds)
         assert (ended.returncode, ended.stderr) == (0, "")

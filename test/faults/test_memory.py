@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from balaitous import InputError, WeightsError
-from balaitous.cohort.processes import reading_processes
+from balaitous.cohort.items import Item
+from balaitous.cohort.local import predict_items
+from balaitous.cohort.processes import ReadingProcess
 from balaitous.errors import explain
 from balaitous.memory import is_out_of_memory, memory_errors
 from balaitous.networks.runtime import TorchNetwork
@@ -58,6 +60,7 @@ def test_a_reader_or_loader_that_takes_a_full_memory_for_a_bad_file_is_not_belie
             raise error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["import process; sys.exit(process.main(['{scans}', '{out}']))", "CLI"])
 def test_a_limit_below_what_the_libraries_take_is_refused_in_one_line(short_scans, tmp_path, start):
     if start == "CLI":
@@ -68,14 +71,17 @@ def test_a_limit_below_what_the_libraries_take_is_refused_in_one_line(short_scan
     assert "the memory is not enough (expected at least 1152 MiB (RLIMIT_DATA), found 512): " in only_error(ended)
 
 
-def test_reading_processes_that_cannot_be_spoken_with_are_an_error_not_a_wait_for_ever(monkeypatch):
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOMEM, "Cannot allocate memory"), MemoryError("can't start new thread")]
+)
+def test_a_reading_process_that_cannot_be_started_is_the_failure_of_its_scan(model, short_scans, monkeypatch, error):
     def refuse(_):
-        raise RuntimeError("can't start new thread")
+        raise error
 
-    monkeypatch.setattr("multiprocessing.queues.Queue._start_thread", refuse)
-    monkeypatch.setattr("threading.excepthook", lambda _: None)  # the thread that dies of it says so
-    with pytest.raises(MemoryError):
-        reading_processes(1)
+    monkeypatch.setattr(ReadingProcess, "_start", refuse)
+    rows = list(predict_items(model, [Item(short_scans / "a.mha"), Item(short_scans / "b.mha")], workers=2))
+    assert [row["status"] for row in rows] == ["failed", "failed"]
+    assert {row["error_kind"] for row in rows} == {type(error).__name__}
 
 
 # Predicts a scan under ever looser limits, and prints what came of each: "MemoryError", or the probability.
@@ -97,6 +103,7 @@ for mib in [*map(int, sys.argv[2:]), None]:
 """
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_while_a_scan_is_looked_at_is_said_so_and_the_next_one_is_answered(short_scans):
     limits = (0, 0, 0, 8, 12, 96)
     ended = run(SQUEEZED, short_scans / "b.mha", *limits)

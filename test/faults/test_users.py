@@ -52,6 +52,7 @@ shift 3
 """
 
 
+@pytest.mark.slow
 def test_an_unknown_user_without_a_home_on_a_read_only_root_gets_the_usual_digits(
     model, short_scans, tmp_path, stranger
 ):

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from balaitous.cohort.items import list_scans
+from balaitous.cohort.items import list_items
 from balaitous.container.grand_challenge import find_cases
 from balaitous.ct.dicom import select_series
 from balaitous.ct.volume import read_ct
@@ -15,6 +15,7 @@ from balaitous.reading.fingerprint import content_sha256
 from helpers.dicom import write_series
 from helpers.headers import VOXELS, meta_image, nrrd_image
 from helpers.images import HU, refused
+from helpers.rows import SEVERITY
 
 # Files that lie elsewhere
 
@@ -56,7 +57,7 @@ def test_links_that_lead_in_circles_do_not_keep_a_cohort_busy(tmp_path):
             (tmp_path / name / link).symlink_to(
                 tmp_path / ("b" if name == "a" else "a") if link == "down" else tmp_path
             )
-    assert [scan.path.name for scan in list_scans([tmp_path])] == ["a.mha", "b.mha"]
+    assert [scan.path.name for scan in list_items([tmp_path], SEVERITY)] == ["a.mha", "b.mha"]
 
 
 # Files that are none
@@ -74,7 +75,7 @@ def test_a_pipe_in_a_dicom_folder_counts_as_no_dicom(tmp_path):
     files = write_series(tmp_path, HU, StudyInstanceUID="1.2")
     os.mkfifo(tmp_path / "pipe.dcm")
     assert list(select_series(tmp_path).files) == files
-    assert [scan.path for scan in list_scans([tmp_path])] == [tmp_path]
+    assert [scan.path for scan in list_items([tmp_path], SEVERITY)] == [tmp_path]
 
 
 def test_a_file_name_that_is_no_utf8_is_refused(tmp_path):
@@ -87,4 +88,4 @@ def test_folders_in_folders_without_end_are_refused(tmp_path):
     (tmp_path / "/".join("a" * 60)).mkdir(parents=True)
     refused(tmp_path, "expected at most 50 folders in each other")
     with pytest.raises(InputError, match="expected at most 50 folders in each other"):
-        list_scans([tmp_path])
+        list_items([tmp_path], SEVERITY)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import re
-import subprocess
-import sys
 
 import pytest
 
@@ -14,6 +12,7 @@ from balaitous.errors import InputError
 from fuzz.mutation import mutated
 from fuzz.run import TARGETS
 from helpers import ROOT
+from helpers.commands import run_python
 
 MUTATIONS = 30  # of each target in the test suite; the targets themselves run for as long as one likes
 
@@ -42,7 +41,7 @@ def test_the_seeds_of_a_fuzz_target_are_read_but_for_those_in_methods_that_are_r
     assert read >= len(module.seeds()) - 2
 
 
+@pytest.mark.slow
 def test_the_command_that_fuzzes_reports_what_it_did(tmp_path):
-    command = [sys.executable, ROOT / "test/fuzz/run.py", "--plain", "--seconds", "2", "sidecar"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = run_python(ROOT / "test/fuzz/run.py", "--plain", "--seconds", "2", "sidecar", cwd=tmp_path)
     assert re.fullmatch(r"sidecar: [\d,]+ inputs in 2 s, 0 findings\n", done.stdout)

@@ -2,10 +2,7 @@
 
 import json
 import logging
-import os
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,15 +11,14 @@ from pydicom.uid import generate_uid
 
 import process
 from balaitous import Balaitous
-from balaitous.cli import main
-from balaitous.cohort.items import Scan
-from balaitous.cohort.local import predict_scans
+from balaitous.cohort.items import Item
+from balaitous.cohort.local import predict_items
 from balaitous.ct.volume import read_ct
 from balaitous.networks.runtime import Chunker
 from balaitous.provenance import PACKAGES, recorded_warnings
 from balaitous.reading.fingerprint import content_sha256
 from balaitous.severity.heads import Heads
-from helpers import ROOT
+from helpers.commands import run_command, run_job, run_python
 from helpers.dicom import write_series
 
 # Between sums of float32 in another order; a probability is given with three decimals.
@@ -39,6 +35,7 @@ def alone(model, short_scans):
 # --- digits ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_scan_gets_the_same_digits_from_every_model_of_the_same_bundle_on_a_device(short_scans, device):
     first, second = (Balaitous("mini", device=device) for _ in range(2))
@@ -51,10 +48,11 @@ def test_a_scan_gets_the_same_digits_from_every_model_of_the_same_bundle_on_a_de
             assert np.array_equal(prediction.features[view], features)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("order", "workers"), [("bxa", 1), ("aabxb", 2)])
 def test_order_neighbours_and_workers_of_a_cohort_change_no_digit(model, short_scans, alone, order, workers):
-    scans = [Scan(short_scans / f"{name}.mha") for name in order]  # x is not there
-    rows = list(predict_scans(model, scans, workers=workers))
+    scans = [Item(short_scans / f"{name}.mha") for name in order]  # x is not there
+    rows = list(predict_items(model, scans, workers=workers))
     assert "".join(row["PatientID"] for row in rows) == order
     for row in rows:
         if row["PatientID"] == "x":
@@ -64,14 +62,14 @@ def test_order_neighbours_and_workers_of_a_cohort_change_no_digit(model, short_s
             assert told == alone[f"{row['PatientID']}.mha"]
 
 
+@pytest.mark.slow
 def test_a_job_gets_the_digits_of_the_package_whatever_kernels_the_blas_picks(short_scans, alone, tmp_path):
-    environment = os.environ | {"BALAITOUS_WEIGHTS": "mini", "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    subprocess.run(
-        [sys.executable, ROOT / "process.py", "exec", short_scans, tmp_path],
-        env=environment | {"OPENBLAS_CORETYPE": "Prescott"},
-        check=True,
-        capture_output=True,
+    ended = run_job(
+        *("exec", short_scans, tmp_path),
+        OMP_NUM_THREADS=str(torch.get_num_threads()),
+        OPENBLAS_CORETYPE="Prescott",
     )
+    assert ended.returncode == 0, ended.stderr
     for file, outcome in (("probability-covid.json", "covid"), ("probability-severe-covid.json", "severe")):
         told = json.loads((tmp_path / file).read_text())
         assert told == {name: probabilities[outcome] for name, probabilities in alone.items()}
@@ -84,6 +82,7 @@ def test_another_chunk_size_changes_only_the_last_digits(model, short_scans, alo
         assert model.predict(short_scans / name).probabilities == pytest.approx(expected, abs=ANOTHER_ORDER)
 
 
+@pytest.mark.slow
 def test_another_number_of_threads_changes_only_the_last_digits(model, short_scans, alone):
     threads = torch.get_num_threads()
     try:
@@ -117,8 +116,7 @@ def mini(model, monkeypatch, logging_as_it_was):
     """`process.py` and the command, in this process, with the model that is loaded already."""
     monkeypatch.setenv("BALAITOUS_WEIGHTS", "mini")
     monkeypatch.setattr("balaitous.Balaitous", lambda: model)
-    monkeypatch.setattr("balaitous.severity.pipeline.Balaitous", lambda *_: model)
-    monkeypatch.setattr(logging, "raiseExceptions", True)  # put back afterwards
+    monkeypatch.setattr("balaitous.severity.pipeline.Balaitous", lambda **_: model)
 
 
 def test_results_tell_what_made_a_number(model, short_scans, tmp_path, mini):
@@ -136,8 +134,7 @@ def test_results_tell_what_made_a_number(model, short_scans, tmp_path, mini):
 
 def test_a_report_tells_what_made_a_run(model, short_scans, tmp_path, mini):
     table, report = tmp_path / "table.csv", tmp_path / "run.json"
-    with pytest.raises(SystemExit, match="0"):
-        main(["predict", str(short_scans / "a.mha"), "--out", str(table), "--report", str(report)])
+    assert run_command("predict", short_scans / "a.mha", "--out", table, "--report", report) == 0
     told = json.loads(report.read_text())
     assert told["versions"].keys() == {"balaitous", "python", *PACKAGES}
     assert told["bundle"]["sha256"] == model.bundle.sha256
@@ -222,13 +219,14 @@ import balaitous.severity.pipeline as pipeline
 from balaitous.cli import main
 
 model = pipeline.Balaitous("mini", device="cpu")
-balaitous.Balaitous = pipeline.Balaitous = lambda *_: model
+balaitous.Balaitous = pipeline.Balaitous = lambda **_: model
 folder, answers, table, report = sys.argv[1:]
 assert process.main(["exec", folder, answers]) == 5
 main(["predict", folder, "--verbose", "--workers", "1", "--out", table, "--report", report])
 """
 
 
+@pytest.mark.slow
 def test_nothing_that_names_a_patient_is_told_anywhere(series, tmp_path):
     series("good")
     for what in ("pixels cut short", "a slice missing", "a header full of names", "a position that is a name"):
@@ -236,13 +234,7 @@ def test_nothing_that_names_a_patient_is_told_anywhere(series, tmp_path):
     series("odd age", PatientAge="999Y")
     series("two sizes", Rows=7)
     answers, table, report = tmp_path / "out", tmp_path / "table.json", tmp_path / "run.json"
-    ended = subprocess.run(
-        [sys.executable, "-W", "always", "-c", JOB_AND_COMMAND, tmp_path / "in", answers, table, report],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    ended = run_python("-W", "always", "-c", JOB_AND_COMMAND, tmp_path / "in", answers, table, report)
     told = [ended.stdout, ended.stderr, *(file.read_text() for file in (table, report, *answers.iterdir()))]
     assert len(told) == 2 + 2 + 5
     assert ended.returncode == 5, ended.stderr

@@ -1,5 +1,7 @@
 """Features to probabilities."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -40,9 +42,18 @@ def test_age_is_in_centuries_within_the_range_of_training(age, feature):
     assert age_feature(age) == pytest.approx(feature)
 
 
-@given(st.floats(-50, 50), st.floats(0, 120), st.sampled_from([0.0, 0.5, 1.0]))
-def test_every_probability_of_the_published_heads_is_one(level, age, sex):
-    heads = Heads(read_heads(STOIC_HEADS))
-    out = heads.probabilities({"full": np.full(1024, level), "lung": np.full(1024, -level)}, age, sex)
-    assert set(out) == {"full_covid", "lung_covid", "full_severe", "lung_severe", "covid", "severe"}
+@given(st.integers(0, 2**32), st.floats(0.1, 20), st.floats(0, 120), st.sampled_from([0.0, 0.5, 1.0]))
+def test_probabilities_of_the_published_heads_are_those_of_their_equations(seed, level, age, sex):
+    arrays = read_heads(STOIC_HEADS)
+    full, lung = np.random.default_rng(seed).normal(scale=level, size=(2, 1024))
+    out = Heads(arrays).probabilities({"full": full, "lung": lung}, age, sex)
+    expected = {"covid": 0.0, "severe": 0.0}
+    for view, features in (("full", full), ("lung", lung)):
+        clinical = [min(max(age, 25), 95) / 100, sex]
+        for outcome, inputs in (("covid", features), ("severe", [*features, *clinical])):
+            head = f"{view}_{outcome}"
+            logit = math.fsum(np.multiply(inputs, arrays[f"coef_{head}"])) + float(arrays[f"intercept_{head}"])
+            expected[head] = 0.5 + 0.5 * math.tanh(logit / 2)
+            expected[outcome] += float(arrays[f"alpha_{head}"]) * expected[head]
+    assert out == pytest.approx(expected, abs=1e-12)
     assert all(0 <= value <= 1 for value in out.values())

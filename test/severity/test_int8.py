@@ -60,6 +60,7 @@ def assert_agree(int8, fp32):
     assert overlap >= LEAST_DICE
 
 
+@pytest.mark.slow
 def test_int8_agrees_with_fp32(used, prediction):
     int8 = Balaitous("mini", device="cpu", precision="int8").predict(PHANTOM)
     assert_agree(int8, prediction)
@@ -67,6 +68,7 @@ def test_int8_agrees_with_fp32(used, prediction):
     assert any((int8.features[view] != prediction.features[view]).any() for view in int8.features)
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_int8_agrees_with_fp32_on_real_scans(used, data, model):
     """Calibrated on a phantom: on scans of the kind it is used for it agrees better."""
@@ -75,6 +77,7 @@ def test_int8_agrees_with_fp32_on_real_scans(used, data, model):
         assert_agree(int8.predict(data / "ct" / scan), model.predict(data / "ct" / scan))
 
 
+@pytest.mark.slow
 def test_slices_together_are_slices_alone(used):
     """Each slice's answer is its own, whatever it is computed with: batches are cut for speed."""
     crops = torch.rand(3, 1, 256, 256, generator=torch.Generator().manual_seed(0))
@@ -83,6 +86,7 @@ def test_slices_together_are_slices_alone(used):
     assert torch.equal(together, torch.cat([unet(crop[None]) for crop in crops]))
 
 
+@pytest.mark.slow
 def test_the_record_says_what_was_quantised_with_what_on_what(used):
     facts = json.loads((Int8Store(mini()).folder / "int8.json").read_text())
     assert facts["bundle_sha256"] == mini().sha256
@@ -93,6 +97,7 @@ def test_the_record_says_what_was_quantised_with_what_on_what(used):
     }
 
 
+@pytest.mark.slow
 def test_a_changed_file_is_not_run(own):
     with (own / "encoder_lung.bin").open("r+b") as file:
         file.seek(1000)
@@ -101,6 +106,7 @@ def test_a_changed_file_is_not_run(own):
         Balaitous("mini", device="cpu", precision="int8")
 
 
+@pytest.mark.slow
 def test_another_format_or_bundle_counts_as_none(own):
     record = own / "int8.json"
     record.write_text(record.read_text().replace('"format_version": 1', '"format_version": 0'))
@@ -109,12 +115,14 @@ def test_another_format_or_bundle_counts_as_none(own):
         load_int8(mini(), "lung_unet")
 
 
+@pytest.mark.slow
 def test_a_record_that_cannot_be_read_says_so(own):
     (own / "int8.json").write_text("{")
     with pytest.raises(WeightsError, match=r"int8.json: cannot be read .*Delete"):
         Balaitous("mini", device="cpu", precision="int8")
 
 
+@pytest.mark.slow
 def test_networks_are_replaced_whole_or_not_at_all(own):
     before = {path.name: path.read_bytes() for path in own.iterdir()}
 
@@ -132,6 +140,7 @@ def test_networks_are_replaced_whole_or_not_at_all(own):
     assert [path.name for path in own.parent.iterdir()] == [own.name]
 
 
+@pytest.mark.slow
 def test_without_openvino_the_extra_is_named(monkeypatch, used):
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(ValueError, match=r"needs OpenVINO, which is not installed: pip install 'balaitous\[int8\]'"):

@@ -52,6 +52,7 @@ def test_opacities_lie_in_the_lung_and_are_denser_than_it(patients):
     assert patient.ct.hu[patient.lesions].mean() > patient.ct.hu[healthy].mean() + 200
 
 
+@pytest.mark.slow
 def test_a_cohort_is_made_of_real_lungs_and_phantoms_in_turn(tmp_path):
     write_mha(tmp_path / "host.mha", make_phantom(5, spacing_mm=(3, 3, 8)).ct)
     folder = make_stoic_folder(tmp_path / "cohort", 3, seed=1, hosts=[tmp_path / "host.mha"])
@@ -60,8 +61,8 @@ def test_a_cohort_is_made_of_real_lungs_and_phantoms_in_turn(tmp_path):
     first, second, third = (read_ct(scan.path) for scan in cohort.scans)
     assert first.hu.shape == third.hu.shape != second.hu.shape
     assert first.patient.age_source == "header"
-    again = make_stoic_folder(tmp_path / "again", 3, seed=1, hosts=[tmp_path / "host.mha"])
-    for scan in cohort.scans:
+    again = make_stoic_folder(tmp_path / "again", 2, seed=1, hosts=[tmp_path / "host.mha"])
+    for scan in cohort.scans[:2]:
         assert (again / "data/mha" / scan.path.name).read_bytes() == scan.path.read_bytes()
 
 

@@ -15,7 +15,8 @@ from balaitous.cohort.table import Row
 from balaitous.errors import InputError
 from balaitous.networks.runtime import choose_device
 from balaitous.severity.heads import VIEWS
-from balaitous.training.encoder.slices import SliceKeeper, Slices, keep_slices
+from balaitous.severity.pipeline import Balaitous
+from balaitous.training.encoder.slices import Slices, SliceStore, keep_slices
 from balaitous.weights.bundle import open_bundle
 from balaitous.weights.pack import read_state
 from balaitous.weights.search import find_bundle
@@ -89,10 +90,11 @@ def train_encoder_on(
     vit = vit_to_start_from(training.start, training.view, recipe)
     cases = read_probe(training.probe) if training.probe else []
     with PartialState(cpu=cpu, timeout=OTHERS_WAIT).main_process_first():
-        keeper = SliceKeeper(slices, training.weights, training.device)
-        files = keep_slices(keeper, data, training.workers, follow)
-        tried = keep_slices(keeper, [case.path for case in cases], training.workers, follow)
-    del keeper
+        model = Balaitous(training.weights, training.device)
+        store = SliceStore(slices, model)
+        files = keep_slices(model, store, data, training.workers, follow)
+        tried = keep_slices(model, store, [case.path for case in cases], training.workers, follow)
+    del model
     return train_encoder(
         Slices(sorted(set(files.values())), training.view),
         vit,

@@ -19,19 +19,21 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 import balaitous
-from balaitous.cohort.items import Scan, list_scans, scans_in
+from balaitous.cohort.items import Item, items_in, list_items
 from balaitous.cohort.run import Run
 from balaitous.cohort.table import Row
 from balaitous.ct.lungs import AIR_HU, WINDOW_HU
 from balaitous.errors import InputError
 from balaitous.files import replacing
+from balaitous.models import MODELS
 from balaitous.reading.fingerprint import content_sha256
 from balaitous.reading.pictures import PICTURE_ENDINGS, read_picture
 from balaitous.severity.pipeline import Balaitous, Prediction
-from balaitous.training.keeping import Keeper, begin_keeping
+from balaitous.training.keeping import begin_keeping
 
 log = logging.getLogger(__name__)
 
+CT = MODELS["severity"]  # what is a scan, is what it reads
 SIZE = 224  # pixels of the slices that the encoders see
 
 
@@ -67,16 +69,6 @@ class SliceStore:
         if not path.exists():
             write_array(path, picture_as_hu(picture))
         return path
-
-
-class SliceKeeper(Keeper):
-    """A model that keeps the slices of every scan it predicts."""
-
-    store: SliceStore
-
-    def __init__(self, folder: Path, weights: str | None, device: str | None = None, precision: str = "auto") -> None:
-        super().__init__(weights, device, precision)
-        self.store = SliceStore(folder, self)
 
 
 class Slices:
@@ -139,7 +131,7 @@ class Slices:
         return other if same else index
 
 
-def list_material(paths: Iterable[str | Path]) -> tuple[list[Scan], list[Path]]:
+def list_material(paths: Iterable[str | Path]) -> tuple[list[Item], list[Path]]:
     """The scans and the 2-D images behind some paths, of which each is one, a folder of them, or a .csv with a column
     ``path``.
 
@@ -147,17 +139,17 @@ def list_material(paths: Iterable[str | Path]) -> tuple[list[Scan], list[Path]]:
     ------
     InputError : a path does not exist, or there is neither behind it
     """
-    scans: list[Scan] = []
+    scans: list[Item] = []
     pictures: list[Path] = []
     for path in map(Path, paths):
         inside = sorted(each for each in path.rglob("*") if is_picture(each)) if path.is_dir() else []
         if inside:
             pictures += inside
-            scans += [Scan(each) for each in scans_in(path)]
+            scans += [Item(each) for each in items_in(path, CT.reads)]
         elif path.exists() and is_picture(path):
             pictures.append(path)
         else:
-            for scan in list_scans([path]):
+            for scan in list_items([path], CT):
                 if is_picture(Path(scan.path)):  # of a table
                     pictures.append(Path(scan.path))
                 else:
@@ -166,7 +158,8 @@ def list_material(paths: Iterable[str | Path]) -> tuple[list[Scan], list[Path]]:
 
 
 def keep_slices(
-    keeper: SliceKeeper,
+    model: Balaitous,
+    store: SliceStore,
     paths: Sequence[Path],
     workers: int | None,
     follow: Callable[[Run, Iterator[Row]], None],
@@ -186,7 +179,7 @@ def keep_slices(
     scans, pictures = list_material(paths)
     kept: dict[Path, Path] = {}
     if scans:
-        run, rows = begin_keeping(keeper, scans, workers)
+        run, rows = begin_keeping(model, store, scans, workers)
         try:
             with closing(rows):
                 follow(run, rows)
@@ -194,12 +187,12 @@ def keep_slices(
             done = run.finish()
         for scan, row in zip(scans, done, strict=True):
             if row["status"] == "ok":
-                kept[Path(scan.path)] = keeper.store.path(row["input_sha256"])
+                kept[Path(scan.path)] = store.path(row["input_sha256"])
             else:
                 log.warning("left out: %s", row["error"])
     for picture in pictures:
         try:
-            kept[picture] = keeper.store.save_picture(picture)
+            kept[picture] = store.save_picture(picture)
         except InputError as error:
             log.warning("left out: %s", error)
     return kept

@@ -13,7 +13,6 @@ from balaitous.cohort.table import Row
 from balaitous.files import replacing
 from balaitous.severity.heads import VIEWS
 from balaitous.severity.pipeline import Balaitous, Prediction
-from balaitous.training.keeping import Keeper
 
 
 class FeatureStore:
@@ -43,13 +42,3 @@ class FeatureStore:
         """(scans, width) of each view, of the rows of predicted scans."""
         loaded = [self.load(row["input_sha256"]) for row in rows]
         return {view: np.stack([each[view] for each in loaded]) for view in VIEWS}
-
-
-class FeatureKeeper(Keeper):
-    """A model that keeps the features of every scan it predicts."""
-
-    store: FeatureStore
-
-    def __init__(self, folder: Path, weights: str | None, device: str | None = None, precision: str = "auto") -> None:
-        super().__init__(weights, device, precision)
-        self.store = FeatureStore(folder, self)

@@ -13,7 +13,8 @@ import numpy as np
 import balaitous
 from balaitous.cohort.run import Run
 from balaitous.cohort.table import Row
-from balaitous.training.heads.features import FeatureKeeper
+from balaitous.severity.pipeline import Balaitous
+from balaitous.training.heads.features import FeatureStore
 from balaitous.training.heads.fit import FOLDS, LEAST_PATIENTS, REPEATS, cross_validate, fit_heads
 from balaitous.training.heads.report import BUNDLE_FOLDER, write_training
 from balaitous.training.heads.stoic import labelled, read_stoic
@@ -50,9 +51,10 @@ def add_rows(run: Run, rows: Iterator[Row]) -> None:
 def train_heads(
     folder: Path,
     out: Path,
-    model: FeatureKeeper,
+    model: Balaitous,
     settings: HeadTraining | None = None,
     *,
+    features: Path,
     name: str,
     licence: str,
     workers: int | None = None,
@@ -64,7 +66,8 @@ def train_heads(
     ----------
     folder : with ``data/mha`` and ``metadata/reference.csv``
     out : for the bundle, the table, figures and predictions
-    model : whose encoders make the features, and where they are kept
+    model : whose encoders make the features
+    features : folder where they are kept, for other runs too
     name, licence : of the new bundle
     follow : takes the rows of the scans and adds them to the run
 
@@ -81,13 +84,14 @@ def train_heads(
     settings = settings or HeadTraining()
     free_folder(out / BUNDLE_FOLDER)
     cohort = read_stoic(folder)
-    run, rows = begin_keeping(model, cohort.scans, workers)
+    store = FeatureStore(features, model)
+    run, rows = begin_keeping(model, store, cohort.scans, workers)
     try:
         with closing(rows):
             follow(run, rows)
     finally:
         done = run.finish()
-    data = labelled(done, model.store, cohort.reference)
+    data = labelled(done, store, cohort.reference)
     folds = min(settings.folds, max(LEAST_PATIENTS, int(np.bincount(data.strata, minlength=3).min())))
     if folds < settings.folds:
         log.warning("%d folds instead of %d: a class has no more patients", folds, settings.folds)

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from balaitous.cohort.items import Scan, list_scans
+from balaitous.cohort.items import Item, list_items
 from balaitous.cohort.table import Row, row_names
 from balaitous.ct.volume import CT, write_mha
 from balaitous.errors import InputError
 from balaitous.evaluation.tasks import Reference, read_reference, some
 from balaitous.files import write_whole
+from balaitous.models import MODELS
 from balaitous.training.heads.features import FeatureStore
 from balaitous.training.heads.fit import LabelledFeatures
 
@@ -30,7 +31,7 @@ REFERENCE_FILE = "metadata/reference.csv"
 class StoicFolder:
     """Scans with known outcomes, in the order of the reference."""
 
-    scans: Sequence[Scan]
+    scans: Sequence[Item]
     reference: Reference
 
 
@@ -42,7 +43,7 @@ def read_stoic(folder: Path) -> StoicFolder:
     InputError : there is no reference, or no scan that it knows
     """
     reference = read_reference(folder / REFERENCE_FILE)
-    scans = {row_names(scan)["PatientID"]: scan for scan in list_scans([folder / SCANS_FOLDER])}
+    scans = {row_names(scan)["PatientID"]: scan for scan in list_items([folder / SCANS_FOLDER], MODELS["severity"])}
     both = [name for name in reference.patients if name in scans]
     if not both:
         raise InputError(

@@ -16,12 +16,13 @@ import numpy as np
 import pandas as pd
 
 import balaitous
-from balaitous.cohort.items import list_scans
-from balaitous.ct.volume import scan_name
+from balaitous.cohort.items import list_items
 from balaitous.errors import InputError, explain
 from balaitous.evaluation.tasks import outcome_of, read_csv, some
 from balaitous.files import write_whole
+from balaitous.models import MODELS
 from balaitous.reading.fingerprint import content_sha256
+from balaitous.reading.headers import scan_name
 from balaitous.training.lungs.cases import LungCase, digest, kept_case, phantom_case, read_case
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ def list_lung_scans(data: Path, held_out: Sequence[str] = ()) -> list[LungScan]:
     Parameters
     ----------
     data : a .csv with columns ``path[,mask][,held_out][,unsure]``, whose relative paths start at its folder; or a
-        folder as `list_scans` takes it, where ``<name>_lungmask`` or ``<name>_mask`` beside a scan is its mask
+        folder as `list_items` takes it, where ``<name>_lungmask`` or ``<name>_mask`` beside a scan is its mask
     held_out : names of scans to hold out, beside those of the table
 
     Raises
@@ -128,7 +129,7 @@ def unsure_of(text: str) -> slice:
 
 def scans_with_masks(data: Path) -> list[LungScan]:
     """The scans of a folder (or the one given), without the masks that lie beside them."""
-    paths = [Path(scan.path) for scan in list_scans([data])]
+    paths = [Path(item.path) for item in list_items([data], MODELS["severity"])]
     there = {path.parent / scan_name(path): path for path in paths}
     masks = {}
     for path in paths:

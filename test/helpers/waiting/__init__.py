@@ -39,7 +39,9 @@ def pipe_of(scan: Path) -> Path:
 
 @contextmanager
 def held_reader(pipe: Path) -> Iterator[int]:
-    """Wait for another process to wait at the pipe; its number. At the end it goes on, if it is still there."""
+    """Wait for another process to wait at the pipe; its number. At the end it goes on, to the next time that it opens
+    the scan: unlink the pipe before, if it shall not wait again.
+    """
     writer = wait_until(lambda: open_if_read(pipe))
     try:
         yield wait_until(lambda: readers_of(pipe))[0]

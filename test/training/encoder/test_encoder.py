@@ -1,11 +1,7 @@
 """Encoders learn without labels: slices, views, schedules, probes, and runs that are interrupted."""
 
 import dataclasses
-import os
 import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
@@ -15,15 +11,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file
 
-from helpers import ROOT
-from helpers.phantoms import small_chest
+from helpers.commands import run_command, run_python
+from helpers.phantoms import write_small_chest
+from helpers.rows import SEVERITY
 
 pytest.importorskip("lightly", reason="needs lightly and accelerate, which are an optional extra (balaitous[train])")
 pytest.importorskip("accelerate", reason="needs lightly and accelerate, which are an optional extra (balaitous[train])")
 
-from balaitous.cli import main
-from balaitous.cohort.items import list_scans
-from balaitous.ct.volume import write_mha
+from balaitous.cohort.items import list_items
 from balaitous.errors import InputError, WeightsError
 from balaitous.networks.layouts import vit_from
 from balaitous.networks.vit import ClassTokenEncoder
@@ -32,8 +27,8 @@ from balaitous.training.encoder.ibot import ClassToken, Ibot, IbotSettings, make
 from balaitous.training.encoder.probe import ProbeCase, read_probe
 from balaitous.training.encoder.recipe import FOLDER, Recipe, Schedule, check_views, read_recipe
 from balaitous.training.encoder.slices import (
-    SliceKeeper,
     Slices,
+    SliceStore,
     begin_keeping,
     list_material,
     picture_as_hu,
@@ -58,7 +53,7 @@ SMALL = Recipe(
 SMALL_TOML = """
 timm_name = "vit_tiny_patch16_224"
 blocks = 1
-epochs = 5
+epochs = 1
 batch = 4
 warmup_epochs = 0.5
 [ibot]
@@ -70,7 +65,6 @@ global_size = 112
 local_size = 32
 local_views = 1
 """
-PATIENCE_SECONDS = 120
 
 
 def store(folder, counts, lungs=()):
@@ -114,17 +108,18 @@ def test_the_lung_view_is_air_outside_the_lung_and_refuses_pictures(tmp_path):
         Slices(files, "lung")
 
 
-def test_a_volume_s_slices_are_those_the_encoders_see_and_are_kept_once(tmp_path):
+def test_a_volume_s_slices_are_those_the_encoders_see_and_are_kept_once(model, tmp_path):
     scan = tmp_path / "scan.mha"
-    write_mha(scan, small_chest(1))
-    keeper = SliceKeeper(tmp_path / "slices", "mini", "cpu")
-    prediction = keeper.predict(scan)
-    kept = Slices([keeper.store.path(prediction.input_sha256)], "full")
+    write_small_chest(scan, 1)
+    store = SliceStore(tmp_path / "slices", model)
+    prediction = model.predict(scan)
+    store.save(prediction)
+    kept = Slices([store.path(prediction.input_sha256)], "full")
     assert np.array_equal(kept.of_file(0), prediction.image)
     masked = Slices(kept.files, "lung").of_file(0)
     assert np.array_equal(masked, np.where(prediction.mask, prediction.image, -1024))
     for expected in (1, 0):  # what another process wrote is taken up
-        run, rows = begin_keeping(keeper, list_scans([scan]), workers=1)
+        run, rows = begin_keeping(model, store, list_items([scan], SEVERITY), workers=1)
         for row in rows:
             run.add(row)
         run.finish()
@@ -309,6 +304,7 @@ def test_an_order_is_all_slices_and_can_be_taken_up_in_the_middle():
     assert list(order) != whole[4:]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_interrupted_ends_with_the_same_weights(slices, tmp_path, monkeypatch):
     whole = load_file(trained(slices, tmp_path / "whole"))
     real_teach, steps = Ibot.teach, []
@@ -337,6 +333,7 @@ def test_fewer_slices_than_a_step_takes_are_refused(slices, tmp_path):
         trained(slices, tmp_path, dataclasses.replace(SMALL, batch=16))
 
 
+@pytest.mark.slow
 def test_an_encoder_is_tried_as_it_learns(tmp_path):
     dark, bright = np.full((1, 224, 224), -900, np.int16), np.full((1, 224, 224), 100, np.int16)
     rng = np.random.default_rng(1)
@@ -368,27 +365,38 @@ def test_a_wrong_probe_is_refused_in_words(tmp_path, text, complaint):
         read_probe(tmp_path / "probe.csv")
 
 
-def test_the_command_goes_on_after_a_kill_and_its_encoder_can_be_packed(tmp_path):
+# Ends itself without a word when its second checkpoint is to take the place of the first.
+KILLED = """
+import os, signal, sys
+import balaitous.training.encoder.train
+from balaitous.cli import main
+
+balaitous.training.resume.CHECKPOINT_SECONDS = 0
+renamed = []
+def kill_at_the_second(event, arguments):
+    if event == "os.rename" and str(arguments[1]).endswith("checkpoint.pt"):
+        renamed.append(1)
+        if len(renamed) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(kill_at_the_second)
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+def test_the_command_goes_on_after_a_kill_and_its_encoder_can_be_packed(tmp_path, capsys):
     rng = np.random.default_rng(0)
     for i in range(16):
         Image.fromarray(rng.integers(0, 255, (64, 64), np.uint8)).save(tmp_path / f"{i}.png")
     (tmp_path / "recipe.toml").write_text(SMALL_TOML)
     out = tmp_path / "out"
-    arguments = ["--data", tmp_path, "--out", out, "--recipe", tmp_path / "recipe.toml", "--weights", "mini"]
-    command = [sys.executable, "-c", "import balaitous.training.resume as resume; resume.CHECKPOINT_SECONDS = 0; "
-               "from balaitous.cli import main; main()", "train", "encoder", *map(str, arguments)]  # fmt: skip
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not (out / "checkpoint.pt").exists() and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    _, said = process.communicate()
-    assert (out / "checkpoint.pt").exists(), said
+    arguments = ["train", "encoder", "--data", tmp_path, "--out", out, "--recipe", tmp_path / "recipe.toml"]
+    killed = run_python("-c", KILLED, *arguments, "--weights", "mini")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert (out / "checkpoint.pt").exists()
     assert not (out / "encoder.safetensors").exists()
-    finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert "going on from step" in finished.stderr
-    packed = ["weights", "pack", "--base", "mini", "--encoder-full", str(out / "encoder.safetensors")]
-    with pytest.raises(SystemExit, match="0"):
-        main([*packed, "--blocks-full", "1", "--out", str(tmp_path / "bundle")])
+    assert run_command(*arguments, "--weights", "mini") == 0
+    assert "going on from step 1" in capsys.readouterr().err
+    packed = ["weights", "pack", "--base", "mini", "--encoder-full", out / "encoder.safetensors"]
+    assert run_command(*packed, "--blocks-full", "1", "--out", tmp_path / "bundle") == 0
     assert open_bundle(tmp_path / "bundle").networks["encoder_full"].architecture["blocks"] == 1

@@ -34,7 +34,7 @@ def test_a_16_bit_picture_keeps_its_contrast(tmp_path):
     assert abs(np.median(hu) - (-1024 + 600) / 2) < 10
 
 
-def test_pictures_that_cannot_be_read_are_named_and_left_out(tmp_path, caplog):
+def test_pictures_that_cannot_be_read_are_named_and_left_out(model, tmp_path, caplog):
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
@@ -43,13 +43,9 @@ def test_pictures_that_cannot_be_read_are_named_and_left_out(tmp_path, caplog):
     (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bomb + chunk(b"IEND", b""))
     (tmp_path / "figure.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 90 90\n")
 
-    class Keeper:
-        store = SliceStore.__new__(SliceStore)
-
-    Keeper.store.folder = tmp_path / "slices"
-    Keeper.store.folder.mkdir()
+    store = SliceStore(tmp_path / "slices", model)
     with caplog.at_level(logging.WARNING, "balaitous"):
-        kept = keep_slices(Keeper, [tmp_path], None, lambda run, rows: None)
+        kept = keep_slices(model, store, [tmp_path], None, lambda run, rows: None)
     assert list(kept) == [tmp_path / "good.png"]
     assert [each.getMessage().split(": expected")[0] for each in caplog.records] == [
         f"left out: {tmp_path / 'bomb.png'}",

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from balaitous.cli import main
 from balaitous.ct.lungs import UNET_GRID, body_box, body_crops
 from balaitous.ct.volume import write_mha, write_volume
 from balaitous.errors import WeightsError
@@ -43,8 +40,8 @@ from balaitous.training.lungs.train import (
     unet_loss,
 )
 from balaitous.weights.pack import pack
-from helpers import ROOT
 from helpers.checkpoints import unet_state, write_checkpoints
+from helpers.commands import run_command, run_python
 
 SPACING_MM = (4.0, 4.0, 10.0)
 
@@ -213,6 +210,7 @@ def batch_loss(network: UNet, cases: list[LungCase]) -> float:
     return float(unet_loss(logits, torch.stack([target for _, target in drawn])))
 
 
+@pytest.mark.slow
 def test_thirty_steps_lower_the_loss(trained, cases, tmp_path):
     network, _ = trained
     untrained = train_lungs(cases, tmp_path, **{**TINY, "steps": 1})
@@ -235,6 +233,7 @@ def killed_at(call: int, function):
     return until
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "function", "call"),
     [
@@ -265,13 +264,19 @@ def same(network: UNet, other: UNet) -> bool:
     return all(torch.equal(tensor, twin) for tensor, twin in pairs)
 
 
+@pytest.mark.slow
 def test_the_loss_of_every_step_is_written(trained):
     curve = pd.read_csv(trained[1] / "loss.csv")
     assert curve.step.tolist() == list(range(1, 31))
     assert np.isfinite(curve.loss).all()
-    assert curve.learning_rate.max() <= TINY["learning_rate"]
+    rates = curve.learning_rate.to_numpy() / TINY["learning_rate"]
+    rises, step = 4, np.arange(30)  # a tenth of the steps, and one
+    assert rates[:rises] == pytest.approx([0.25, 0.5, 0.75, 1.0], rel=0.05)
+    assert (np.diff(rates[rises - 1 :]) < 0).all()
+    assert rates[rises:] == pytest.approx((0.01 + 0.99 * np.cos(np.pi * step / 60) ** 2)[rises:], rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings_", "change", "says"),
     [
@@ -288,6 +293,7 @@ def test_other_settings_or_cases_do_not_mix_with_a_training_that_is_there(settin
     assert {path.name: path.read_bytes() for path in trained[1].iterdir() if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_named(trained, cases, tmp_path):
     (tmp_path / "training.json").write_bytes((trained[1] / "training.json").read_bytes())
     (tmp_path / "checkpoint.pt").write_bytes(b"")
@@ -295,6 +301,7 @@ def test_a_damaged_checkpoint_is_named(trained, cases, tmp_path):
         train_lungs(cases, tmp_path, **TINY)
 
 
+@pytest.mark.slow
 def test_training_can_start_from_weights_and_leaves_them_as_they_were(trained, cases, tmp_path):
     start = read_unet(str(trained[1] / "lung_unet.safetensors"))
     assert same(start, trained[0])
@@ -322,6 +329,7 @@ def test_a_training_that_diverges_says_so(cases, tmp_path):
         train_lungs(cases, tmp_path, **TINY | {"learning_rate": 1e30})
 
 
+@pytest.mark.slow
 def test_the_stored_weights_are_those_of_the_network(trained):
     network, out = trained
     stored = load_file(out / "lung_unet.safetensors")
@@ -384,20 +392,18 @@ def lungs_command(scans: Path, out: Path, *more: str) -> list[str]:
     return ["train", "lungs", "--data", str(scans), "--held-out", "p32", "--out", str(out), *size, *more]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("logging_as_it_was")
 def test_the_command_goes_on_after_a_kill_and_writes_weights_that_can_be_packed(scans, tmp_path, capsys):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    child = subprocess.run(
-        [sys.executable, "-c", KILLED, *lungs_command(scans, killed)],
-        *(), cwd=ROOT, env=environment, capture_output=True, text=True,
-    )  # fmt: skip
+    child = run_python("-c", KILLED, *lungs_command(scans, killed), env=environment)
     assert child.returncode == -signal.SIGKILL, child.stderr
     assert "damaged: left out: " in child.stderr
     assert (killed / "checkpoint.pt").exists()
     assert not (killed / "lung_unet.safetensors").exists()
     for out in (killed, whole):
-        run(lungs_command(scans, out))
+        run_command(*lungs_command(scans, out))
     for name in ("lung_unet.safetensors", "loss.csv", "dice.csv"):
         assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
 
@@ -411,17 +417,9 @@ def test_the_command_goes_on_after_a_kill_and_writes_weights_that_can_be_packed(
     bundle = pack(**files, out=tmp_path / "bundle", blocks_full=1, blocks_lung=1)
     assert same(read_unet(str(bundle)), read_unet(str(files["lung_unet"])))
 
-    assert run(lungs_command(scans, whole, "--steps", "4")) == 2
+    assert run_command(*lungs_command(scans, whole, "--steps", "4")) == 2
     assert "ERROR: " in (said := capsys.readouterr().err)
     assert "steps 4 (was 3)" in said
-
-
-def run(arguments: list[str]) -> int:
-    """Exit code of a command."""
-    try:
-        return main(arguments) or 0
-    except SystemExit as exit_:
-        return int(exit_.code or 0)
 
 
 @pytest.mark.parametrize(
@@ -436,5 +434,5 @@ def run(arguments: list[str]) -> int:
 )
 @pytest.mark.usefixtures("logging_as_it_was")
 def test_misuse_ends_in_one_line(more, code, says, tmp_path, capsys):
-    assert run(["train", "lungs", "--out", str(tmp_path), *more]) == code
+    assert run_command("train", "lungs", "--out", tmp_path, *more) == code
     assert says in capsys.readouterr().err
