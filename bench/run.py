@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from standin import FULL_FILE, LUNG_FILE, UNET_FILE, make_standins
 
 from balaitous.severity.heads import OUTCOMES, VIEWS, Heads
+from balaitous.severity.heads_file import read_heads
+from balaitous.severity.pack import pack
+from balaitous.severity.published import STOIC_HEADS
 from balaitous.weights.bundle import open_bundle
-from balaitous.weights.heads import read_heads
-from balaitous.weights.pack import pack
-from balaitous.weights.registry import STOIC_HEADS
 
 BENCH = Path(__file__).parent
 LARGEST_LOGIT = 4.0  # the heads are scaled to this: random features would saturate every probability

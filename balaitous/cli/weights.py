@@ -19,8 +19,8 @@ weights_app = typer.Typer(help="List, fetch, verify and pack weight bundles.", n
 @weights_app.command("list")
 def list_weights() -> None:
     """Where weights are looked for, in order, and what is there; then what can be fetched."""
+    from balaitous.severity.published import PUBLISHED
     from balaitous.weights.inventory import list_bundles
-    from balaitous.weights.registry import PUBLISHED
 
     for each in list_bundles():
         found = each.bundle
@@ -163,8 +163,8 @@ def pack_weights(
 ) -> None:
     """Make a bundle from files in the published layouts; only the layers that run are stored."""
     set_up_logging(verbose=False)
+    from balaitous.severity.pack import pack, repack
     from balaitous.weights.bundle import open_bundle
-    from balaitous.weights.pack import pack, repack
     from balaitous.weights.search import find_bundle
 
     with usage_errors():

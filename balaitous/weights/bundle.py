@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from balaitous.errors import WeightsError
-from balaitous.weights.heads import check_heads, encoder_widths
+from balaitous.severity.heads_file import check_heads, encoder_widths
 
 FORMAT_VERSION = 1
 NETWORK_KINDS = {"lung_unet": "unet", "encoder_full": "vit", "encoder_lung": "vit"}

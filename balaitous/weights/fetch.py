@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from balaitous.errors import WeightsError
+from balaitous.severity.pack import pack
+from balaitous.severity.published import PUBLISHED
 from balaitous.weights.bundle import check_hash, open_bundle
 from balaitous.weights.download import ATTEMPTS, DownloadError, download, forget
-from balaitous.weights.pack import free_folder, pack
-from balaitous.weights.registry import PUBLISHED, PublishedBundle, PublishedFile
+from balaitous.weights.pack import free_folder
+from balaitous.weights.registry import PublishedBundle, PublishedFile
 from balaitous.weights.search import bundle_roots, user_cache
 
 try:
@@ -45,7 +47,7 @@ def fetch(
 
     Parameters
     ----------
-    name : of `registry.PUBLISHED`, or an entry like those
+    name : of `PUBLISHED`, or an entry like those
     out : the bundle's folder; default: the repository's ``resources/NAME`` where that can be written, else the user's
         cache. A bundle that is there already and whole is left as it is
     from_dir : folder with the published files under their own names, copied by hand; nothing is downloaded. Files

@@ -1,4 +1,4 @@
-"""Every published file that balaitous knows how to get: where, how large, how it is checked, licence, what to cite."""
+"""What a published bundle is: where its files are, how large, how they are checked, their licence, what to cite."""
 
 from __future__ import annotations
 
@@ -51,62 +51,3 @@ class PublishedBundle:
     intended_use: str = RESEARCH_USE
     training: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
-
-
-# Made from the published package's assets/balaitous.npz (36,090 bytes, float64, MIT, SHA-256
-# 3adb710c85de34c6d4f173bddeb3a0d91ad0bd5382f581828721933f45b9a61f), below its comment header, by
-#   python -c "from balaitous.weights.heads import *; print(heads_csv(read_heads('balaitous.npz')), end='')"
-STOIC_HEADS = Path(__file__).with_name("stoic_heads.csv")
-
-ZENODO = "https://zenodo.org/records/6547999"
-ZENODO_API = "https://zenodo.org/api/records/6547999"
-
-STOIC = PublishedBundle(
-    name="stoic",
-    files=(
-        PublishedFile(
-            network="lung_unet",
-            name="unet_r231-d5d2fc3d.pth",
-            url="https://github.com/JoHof/lungmask/releases/download/v0.0/unet_r231-d5d2fc3d.pth",
-            size_bytes=124_000_000,
-            sha256_prefix="d5d2fc3d",
-            licence="Apache-2.0 (lungmask)",
-            citation="Hofmanninger et al. 2020, doi:10.1186/s41747-020-00173-2",
-        ),
-        PublishedFile(
-            network="encoder_full",
-            name="vitl_16_ct.pth",
-            url=f"{ZENODO}/files/vitl_16_ct.pth?download=1",
-            size_bytes=1_220_000_000,
-            record_api=ZENODO_API,
-            licence=f"as stated at {ZENODO}",
-            citation="Jégou, balaitous, https://github.com/SimJeg/balaitous; Zhou et al. 2022 (iBOT), arXiv:2111.07832",
-        ),
-        PublishedFile(
-            network="encoder_lung",
-            name="vitl_16_pt22k.pth",
-            url=f"{ZENODO}/files/vitl_16_pt22k.pth?download=1",
-            size_bytes=1_220_000_000,
-            record_api=ZENODO_API,
-            licence=f"as stated at {ZENODO}; first published by the authors of iBOT",
-            citation="Zhou et al. 2022 (iBOT), arXiv:2111.07832",
-        ),
-    ),
-    heads=STOIC_HEADS,
-    licence=f"heads MIT (balaitous 1.2); lung U-Net Apache-2.0 (lungmask); encoders as stated at {ZENODO}",
-    blocks_full=24,
-    blocks_lung=16,
-    training={
-        "heads": "logistic regressions fitted on the public STOIC 2021 training set (2,000 patients), balaitous 1.2",
-        "encoder_full": "iBOT ViT-L/16 from ImageNet-22k, 35 more epochs on 165k CT slices of 4k patients",
-        "encoder_lung": "iBOT ViT-L/16, ImageNet-22k",
-        "lung_unet": "R231: 231 cases, Hofmanninger et al. 2020",
-    },
-    metrics={
-        "source": "as published with balaitous 1.2, not measured here; ROC-AUC in percent",
-        "cross_validation": {"auc_severe": 80.36, "auc_covid": 82.98, "patients": 2000},
-        "qualification_leaderboard": {"auc_severe": 80.44, "auc_covid": 83.22, "patients": 800},
-    },
-)
-
-PUBLISHED = {bundle.name: bundle for bundle in (STOIC,)}

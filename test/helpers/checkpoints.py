@@ -9,8 +9,8 @@ import timm
 import torch
 
 from balaitous.networks.unet import UNet
-from balaitous.weights.heads import HEADS
-from balaitous.weights.pack import pack
+from balaitous.severity.heads_file import HEADS
+from balaitous.severity.pack import pack
 
 WIDTH = 192  # ViT-Tiny
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from balaitous.severity.heads import Heads, age_feature
-from balaitous.weights.heads import read_heads
-from balaitous.weights.registry import STOIC_HEADS
+from balaitous.severity.heads_file import read_heads
+from balaitous.severity.published import STOIC_HEADS
 
 WIDTH = 4
 

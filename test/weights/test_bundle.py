@@ -12,9 +12,9 @@ import torch
 
 from balaitous.errors import WeightsError
 from balaitous.networks.loading import build_network, load_strictly
+from balaitous.severity.heads_file import check_heads
 from balaitous.weights import search as search_module
 from balaitous.weights.bundle import check_hash, open_bundle
-from balaitous.weights.heads import check_heads
 from balaitous.weights.inventory import list_bundles, verify
 from balaitous.weights.search import find_bundle
 from helpers.checkpoints import heads_arrays, write_tiny_bundle

@@ -18,13 +18,14 @@ import pytest
 import torch
 
 from balaitous.errors import WeightsError
+from balaitous.severity.published import PUBLISHED
 from balaitous.weights import download as download_module
 from balaitous.weights import search as search_module
 from balaitous.weights.bundle import open_bundle
 from balaitous.weights.download import download
 from balaitous.weights.fetch import default_folder, fetch
 from balaitous.weights.inventory import verify
-from balaitous.weights.registry import PUBLISHED, PublishedBundle, PublishedFile
+from balaitous.weights.registry import PublishedBundle, PublishedFile
 from helpers.checkpoints import vit_state, write_checkpoints
 from helpers.waiting import PATIENCE_SECONDS, wait_until
 

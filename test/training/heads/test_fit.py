@@ -13,6 +13,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from balaitous.errors import InputError
 from balaitous.evaluation.auc import area
 from balaitous.severity.heads import Heads
+from balaitous.severity.heads_file import check_heads
 from balaitous.training.heads.fit import (
     KEYS,
     LabelledFeatures,
@@ -24,7 +25,6 @@ from balaitous.training.heads.fit import (
     predict,
 )
 from balaitous.training.heads.report import fold_areas, table, task_of
-from balaitous.weights.heads import check_heads
 
 WIDTH = 12
 

@@ -20,6 +20,7 @@ from balaitous.errors import WeightsError
 from balaitous.files import write_whole
 from balaitous.networks.lungs import windowed
 from balaitous.networks.unet import UNet
+from balaitous.severity.pack import pack
 from balaitous.synthetic.phantom import make_phantom
 from balaitous.training.lungs.augment import augment_geometry, augment_intensity, draw_slice, swap_sides
 from balaitous.training.lungs.cases import (
@@ -39,7 +40,6 @@ from balaitous.training.lungs.train import (
     train_lungs,
     unet_loss,
 )
-from balaitous.weights.pack import pack
 from helpers.checkpoints import unet_state, write_checkpoints
 from helpers.commands import run_command, run_python
 
