@@ -24,7 +24,8 @@ class Model:
     reads : the kinds of input, of `balaitous.cohort.items.KINDS`; of a path that is of several, the first that fits
     outputs : what it gives the probability of: name, which makes the column ``probability_<name>``, and how people are
         told it
-    bundles : names of the weights that are looked for, in this order
+    bundles : names of the weights that are looked for, in this order: those to be fetched, then the one that comes
+        with the package
     where : its class, as "module:name"; `balaitous.cohort.local.Predictor` says what it can do
     given : facts beside the input that its `predict` takes, and columns of a list that are read as such
     columns : its own columns of a table and their types, "str", "int" or "float"
@@ -35,6 +36,9 @@ class Model:
     limits : the limits that its quality checks are held against, as "module:name"; "" if it checks nothing
     same_request : the function that tells whether a row of a table is what an item would get today, as "module:name";
         "" where that depends on nothing but the input's content and the settings
+    published : the bundles that can be fetched for it, a mapping by name, as "module:name"; "" if there are none
+    checking : the function that refuses a bundle's folder whose parts do not belong together, as "module:name"; ""
+        if nothing is to be checked
     citation : the papers and packages that it follows
     good_for : what its answers are good for, and what not
     """
@@ -52,6 +56,8 @@ class Model:
     quantizing: str = ""
     limits: str = ""
     same_request: str = ""
+    published: str = ""
+    checking: str = ""
     citation: str = ""
     good_for: str = ""
 
@@ -135,6 +141,8 @@ MODELS: dict[str, Model] = {
             quantizing="balaitous.severity.quantize:quantize_bundle",
             limits="balaitous.ct.quality_limits:LIMITS",
             same_request="balaitous.severity.requests:same_request",
+            published="balaitous.severity.published:PUBLISHED",
+            checking="balaitous.severity.parts:check_parts",
             citation="Lassau et al. 2021, doi:10.1038/s41467-020-20657-4; Jégou, balaitous 1.2; Boulogne et al. 2023, "
             "arXiv:2306.10484 (STOIC 2021)",
             good_for="Fitted on adults with suspected COVID-19 (STOIC 2021). The bundle mini is a demonstration: its "

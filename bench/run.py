@@ -30,6 +30,7 @@ from balaitous.severity.heads_file import read_heads
 from balaitous.severity.pack import pack
 from balaitous.severity.published import STOIC_HEADS
 from balaitous.weights.bundle import open_bundle
+from balaitous.weights.pack import Facts
 
 BENCH = Path(__file__).parent
 LARGEST_LOGIT = 4.0  # the heads are scaled to this: random features would saturate every probability
@@ -106,7 +107,7 @@ def stand_in_bundle(checkpoints: Path, folder: Path) -> Path:
     """The checkpoints as a bundle of ours, made once."""
     if not (folder / "bundle.json").exists():
         unet, full, lung = (checkpoints / name for name in (UNET_FILE, FULL_FILE, LUNG_FILE))
-        pack(unet, full, lung, STOIC_HEADS, folder, name="stand-in", intended_use="Benchmarks only.")
+        pack(unet, full, lung, STOIC_HEADS, folder, facts=Facts("stand-in", intended_use="Benchmarks only."))
     return folder
 
 

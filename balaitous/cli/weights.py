@@ -18,20 +18,26 @@ weights_app = typer.Typer(help="List, fetch, verify and pack weight bundles.", n
 
 @weights_app.command("list")
 def list_weights() -> None:
-    """Where weights are looked for, in order, and what is there; then what can be fetched."""
-    from balaitous.severity.published import PUBLISHED
+    """Where each model's weights are looked for, in order, and what is there; then what can be fetched."""
+    from balaitous.models import MODELS
     from balaitous.weights.inventory import list_bundles
+    from balaitous.weights.registry import published_bundles
 
-    for each in list_bundles():
-        found = each.bundle
-        what = each.problem or "nothing"
-        if found:
-            what = f"{found.name}, {each.size_bytes / 1e6:.1f} MB, sha256 {found.sha256[:12]}, licence: {found.licence}"
-        out.print(f"{'*' if each.in_use else ' '} {each.place}: {each.folder}\n    {what}", markup=False)
+    for model in MODELS.values():
+        out.print(f"{model.name}: {model.title}", markup=False)
+        for each in list_bundles(model):
+            found = each.bundle
+            what = each.problem or "nothing"
+            if found:
+                what = f"{found.name}, {each.size_bytes / 1e6:.1f} MB, sha256 {found.sha256[:12]}"
+                what += f", licence: {found.licence}"
+                if found.model != model.name:
+                    what += f"; for {found.model}"
+            out.print(f"{'*' if each.in_use else ' '} {each.place}: {each.folder}\n    {what}", markup=False)
     out.print("* is the one in use. To be fetched:")
-    for name, published in PUBLISHED.items():
-        size = sum(file.size_bytes for file in published.files)
-        out.print(f"balaitous weights fetch {name}: about {size / 1e9:.1f} GB", markup=False)
+    for name, published in published_bundles().items():
+        size_bytes = sum(file.size_bytes for file in published.files)
+        out.print(f"balaitous weights fetch {name}: about {size_bytes / 1e9:.1f} GB", markup=False)
         for file in published.files:
             out.print(f"  {file.name}  {file.url}  {file.licence}; {file.citation}", markup=False)
 
@@ -87,9 +93,9 @@ def verify_weights(
 ) -> None:
     """Check every file of a bundle: hash, tensors, shapes."""
     from balaitous.weights.inventory import verify
-    from balaitous.weights.search import find_bundle
+    from balaitous.weights.search import find_bundle, named_bundle
 
-    folder = find_bundle(weights)
+    folder = find_bundle() if weights is None else named_bundle(weights)
     checks = verify(folder)
     for check in checks:
         out.print(f"{'ok    ' if check.ok else 'FAILED'} {folder / check.file}", markup=False)
@@ -128,10 +134,10 @@ def calibrate_weights(
     from balaitous.container.submission import read_predictions
     from balaitous.evaluation.calibration import calibrate, in_lines
     from balaitous.evaluation.tasks import read_reference
-    from balaitous.weights.bundle import open_bundle
+    from balaitous.severity.parts import open_parts
     from balaitous.weights.search import find_bundle
 
-    bundle = open_bundle(find_bundle(weights))
+    bundle = open_parts(find_bundle(weights))
     with usage_errors():
         before, after = calibrate(read_predictions(predictions), read_reference(reference), bundle, folder, method)
     for line in in_lines(before, after):
@@ -164,13 +170,14 @@ def pack_weights(
     """Make a bundle from files in the published layouts; only the layers that run are stored."""
     set_up_logging(verbose=False)
     from balaitous.severity.pack import pack, repack
-    from balaitous.weights.bundle import open_bundle
+    from balaitous.severity.parts import open_parts
+    from balaitous.weights.pack import Facts
     from balaitous.weights.search import find_bundle
 
     with usage_errors():
         if base is not None:
             bundle = repack(
-                open_bundle(find_bundle(base)),
+                open_parts(find_bundle(base)),
                 folder,
                 lung_unet=lung_unet,
                 encoder_full=encoder_full,
@@ -191,7 +198,7 @@ def pack_weights(
                 dtype=dtype or "float32",
                 blocks_full=blocks_full or 24,
                 blocks_lung=blocks_lung or 16,
-                licence=licence or "not stated",
+                facts=Facts(folder.absolute().name, licence=licence or "not stated"),
             )
         else:
             raise UsageError("expected all four parts, or --base BUNDLE that has the others. Give what is missing.")

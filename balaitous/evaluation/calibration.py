@@ -32,9 +32,11 @@ from balaitous.evaluation.figures import calibration_figure, in_words, save
 from balaitous.evaluation.metrics import Evaluated, TaskMetrics, logistic_regression, logits, measure
 from balaitous.evaluation.tasks import Predictions, Reference, Task, match
 from balaitous.files import new_folder
-from balaitous.severity.calibration import KEY, Calibration, Isotonic, Platt, to_dict
-from balaitous.weights.bundle import Bundle
-from balaitous.weights.pack import free_folder
+from balaitous.severity.calibration import Calibration, Isotonic, Platt, to_dict
+from balaitous.weights.bundle import BUNDLE_FILE, CARD_FILE, Bundle
+from balaitous.weights.card import card_of, in_json
+from balaitous.weights.format_1 import as_format_2
+from balaitous.weights.pack import free_folder, write_facts
 
 METHODS = ("platt", "isotonic")
 KEPT = 0.01  # share of the probability itself in the isotonic map
@@ -198,10 +200,16 @@ def store(
     try:
         with new_folder(out) as partial:
             shutil.copytree(bundle.folder, partial, dirs_exist_ok=True)
-            content = json.loads((partial / "bundle.json").read_bytes())
-            content[KEY] = {task: to_dict(each) for task, each in calibrations.items()} | {"facts": dict(facts or {})}
-            text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-            (partial / "bundle.json").write_text(text + "\n", encoding="utf-8")
+            content = json.loads((partial / BUNDLE_FILE).read_bytes())
+            if content["format_version"] == 1:
+                content = as_format_2(content)
+            maps = {task: to_dict(each) for task, each in calibrations.items()}
+            write_facts(partial, content | {"calibration": {**maps, "facts": dict(facts or {})}})
+            card = partial / CARD_FILE
+            text = card.read_text(encoding="utf-8") if card.exists() else card_of(content)
+            methods = ", ".join(f"{task} {each.method}" for task, each in calibrations.items())
+            text += f"\n## Calibration\n\nThe same weights; maps were fitted: {methods}.\n\n{in_json(facts or {})}\n"
+            card.write_text(text, encoding="utf-8")
     except OSError as error:
         raise WeightsError(f"{out}: the bundle could not be written ({error}). Is there room, and may you?") from None
     return out

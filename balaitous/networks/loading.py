@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -12,29 +12,60 @@ from balaitous.errors import WeightsError
 from balaitous.networks.unet import UNet
 from balaitous.networks.vit import ClassTokenEncoder
 
+# The network of each kind that bundles name. Its constructor's parameters are the keys of its architecture.
+KINDS: Mapping[str, type[nn.Module]] = {"unet": UNet, "vit": ClassTokenEncoder}
+
 SHOWN = 3  # names of tensors that a message shows of each fault
+AGAIN = "Fetch or pack the bundle again."
 
 
-def build_network(architecture: Mapping[str, Any]) -> nn.Module:
+def check_architecture(architecture: Mapping[str, Any], *, source: str) -> None:
+    """Check that an architecture is of one of `KINDS`, with exactly the keys that this kind takes, of their types.
+
+    Parameters
+    ----------
+    source : the file and the network, for the message
+
+    Raises
+    ------
+    WeightsError : it is not
+    """
+    kind = architecture.get("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise WeightsError(f"{source}: kind must be one of {', '.join(KINDS)}. Got {kind!r} instead. {AGAIN}")
+    expected = {key: each for key, each in get_type_hints(KINDS[kind].__init__).items() if key != "return"}
+    if architecture.keys() != {"kind", *expected}:
+        raise WeightsError(
+            f"{source}: the architecture of kind {kind} must have {', '.join(expected)}. Got {dict(architecture)} "
+            f"instead. {AGAIN}"
+        )
+    for key, kind_of_value in expected.items():
+        if type(value := architecture[key]) is not kind_of_value:  # not isinstance: a bool must not pass for an int
+            raise WeightsError(f"{source}: {key} must be of type {kind_of_value.__name__}. Got {value!r}. {AGAIN}")
+
+
+def build_network(architecture: Mapping[str, Any], *, source: str = "architecture") -> nn.Module:
     """The network of a bundle's architecture record, without memory for its weights until `load_strictly`.
 
     Parameters
     ----------
     architecture : ``{"kind": "unet", "classes", "depth", "width"}`` or ``{"kind": "vit", "timm_name", "blocks"}``
+    source : the file and the network, for the message
 
     Raises
     ------
-    WeightsError : timm has no architecture of that name, or not with that many blocks
+    WeightsError : as `check_architecture`, and where timm has no architecture of that name
     """
+    check_architecture(architecture, source=source)
     numbers = {key: value for key, value in architecture.items() if key != "kind"}
-    if architecture["kind"] == "vit":
+    if "timm_name" in numbers:
         import timm  # takes two seconds: files are hashed meanwhile, and networks in int8 do without
 
         # is_model before create_model: the latter would look a name such as "hf-hub:…" up on the internet
         if not timm.is_model(name := numbers["timm_name"]):
-            raise WeightsError(f"architecture {name!r} must be the name of a ViT of timm. Pack it again.")
+            raise WeightsError(f"{source}: timm_name must be an architecture of timm. Got {name!r} instead. {AGAIN}")
     with torch.device("meta"):  # initial values would take seconds to draw and be overwritten at once
-        return UNet(**numbers) if architecture["kind"] == "unet" else ClassTokenEncoder(**numbers)
+        return KINDS[architecture["kind"]](**numbers)
 
 
 def check_fit(module: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
@@ -58,7 +89,7 @@ def check_fit(module: nn.Module, state: Mapping[str, Tensor], *, source: str) ->
     if found:
         raise WeightsError(
             f"{source}: expected exactly the {len(wanted)} tensors of its network, found {'; '.join(found)}. "
-            "Is it the right file? Fetch or pack the bundle again."
+            f"Is it the right file? {AGAIN}"
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,7 +15,6 @@ from balaitous.errors import WeightsError
 if TYPE_CHECKING:
     from balaitous.weights.bundle import Bundle
 
-KEY = "calibration"  # in bundle.json
 TASKS = ("covid", "severe")
 
 
@@ -56,13 +54,12 @@ def stored_in(bundle: Bundle) -> dict[str, Calibration]:
     ------
     WeightsError : they are no such maps, or not strictly increasing
     """
-    path = bundle.folder / "bundle.json"
-    content = json.loads(path.read_bytes()).get(KEY, {})
     try:
-        return {task: from_dict(content[task]) for task in TASKS if task in content}
+        return {task: from_dict(bundle.calibration[task]) for task in TASKS if task in bundle.calibration}
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise WeightsError(
-            f"{path}: expected strictly increasing calibration maps, found others ({error}). Calibrate again."
+            f"{bundle.folder / 'bundle.json'}: expected strictly increasing calibration maps, found others ({error}). "
+            "Calibrate again."
         ) from None
 
 

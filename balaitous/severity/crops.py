@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from balaitous.ct.lungs import AIR_HU, clean_lungs
 from balaitous.errors import NoLungError
 
+VIEW_GRID = 224  # voxels of a view in Y and X: what the encoders were trained on
 Z_MARGIN = 0.1  # fraction of the lung's slices left out at either end
 
 
@@ -33,7 +34,7 @@ def lung_view(hu: NDArray, labels: NDArray[np.uint8]) -> tuple[NDArray, NDArray[
     return np.ascontiguousarray(image[kept]), np.ascontiguousarray(view[kept]), int(mask.sum())
 
 
-def crop_in_plane(hu: NDArray, mask: NDArray[np.bool_], size: int = 224) -> tuple[NDArray, NDArray[np.bool_]]:
+def crop_in_plane(hu: NDArray, mask: NDArray[np.bool_], size: int = VIEW_GRID) -> tuple[NDArray, NDArray[np.bool_]]:
     """Cut or pad Y, then X, to `size` voxels: cut around the middle of the lung, pad evenly with air (odd voxel last).
 
     Parameters

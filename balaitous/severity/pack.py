@@ -1,20 +1,58 @@
-"""Make bundles of the severity method from files in the published layouts."""
+"""Make bundles of the severity method: of networks in memory, files in the published layouts, parts of others."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
+from balaitous.errors import WeightsError
 from balaitous.networks.layouts import unet_from, vit_from
-from balaitous.severity.heads_file import encoder_widths, read_heads, untrained_heads
+from balaitous.severity.heads_file import as_float64, check_heads, encoder_widths, read_heads, untrained_heads
+from balaitous.severity.parts import HEADS, INPUTS, KINDS, MODEL, OUTPUTS, load_heads
 from balaitous.weights.bundle import Bundle
-from balaitous.weights.pack import RESEARCH_USE, fingerprint, free_folder, read_state, write_bundle
+from balaitous.weights.pack import Facts, NetworkWeights, fingerprint, free_folder, read_state, write_bundle
 
 log = logging.getLogger(__name__)
+
+States = Mapping[str, tuple[Mapping[str, Tensor], Mapping[str, Any]]]  # of each network: state dict, architecture
+
+
+def write_parts(
+    out: str | Path,
+    facts: Facts,
+    states: States,
+    heads: Mapping[str, np.ndarray],
+    *,
+    dtype: str | None = None,
+    card: str | None = None,
+) -> Path:
+    """Write a bundle of the severity method; other parameters and errors are those of `write_bundle`.
+
+    Parameters
+    ----------
+    states : of "lung_unet", "encoder_full" and "encoder_lung"
+    heads : as `check_heads`; any floating type, and shapes that hold the same numbers, such as (1, features). Stored in
+        float64
+    """
+    architectures = {name: states[name][1] for name in KINDS}
+    numbers = check_heads(as_float64(heads), encoder_widths(architectures), source=f"heads of {facts.name}")
+    if (classes := architectures["lung_unet"]["classes"]) != len(OUTPUTS["lung_unet"]):
+        raise WeightsError(f"lung_unet must have the classes {', '.join(OUTPUTS['lung_unet'])}. Got {classes} classes.")
+    networks = {
+        name: NetworkWeights(states[name][0], architectures[name], INPUTS[name], OUTPUTS[name]) for name in KINDS
+    }
+    return write_bundle(out, facts, model=MODEL, networks=networks, arrays={HEADS: numbers}, dtype=dtype, card=card)
+
+
+def states_of(bundle: Bundle) -> States:
+    """Networks of a bundle, as `write_parts` takes them."""
+    return {name: (bundle.load_state(name), record.architecture) for name, record in bundle.networks.items()}
 
 
 def pack(
@@ -27,12 +65,8 @@ def pack(
     dtype: str = "float32",
     blocks_full: int = 24,
     blocks_lung: int = 16,
-    name: str | None = None,
-    licence: str = "not stated",
-    intended_use: str = RESEARCH_USE,
-    demonstration: bool = False,
-    training: Mapping[str, Any] | None = None,
-    metrics: Mapping[str, Any] | None = None,
+    facts: Facts | None = None,
+    card: str | None = None,
 ) -> Path:
     """Make a bundle from files in the published layouts; only the layers that run are stored.
 
@@ -43,8 +77,8 @@ def pack(
     heads : .npz, .csv or .safetensors, or the arrays; as `read_heads`
     out : the new bundle's folder
     blocks_full, blocks_lung : how many blocks of each encoder run
-    name : default: the name of `out`
-    training : default: the name and SHA-256 of each file
+    facts : default: the name is that of `out`. Without training, name and SHA-256 of each file stand there
+    card : as `write_bundle`
 
     Returns
     -------
@@ -56,27 +90,18 @@ def pack(
     WeightsError : a file is missing, unreadable, or does not hold such a network
     """
     out = free_folder(out)
+    facts = facts or Facts(out.name)
     files = {"lung_unet": lung_unet, "encoder_full": encoder_full, "encoder_lung": encoder_lung}
-    if training is None:
+    if not facts.training:
         named = {**files, "heads": heads} if isinstance(heads, str | Path) else files
-        training = {"packed_from": {role: fingerprint(Path(file)) for role, file in named.items()}}
-    networks = {
+        facts = replace(facts, training={"packed_from": fingerprints(named)})
+    states = {
         "lung_unet": unet_from(read_state(lung_unet), source=str(lung_unet)),
         "encoder_full": vit_from(read_state(encoder_full), blocks_full, source=str(encoder_full)),
         "encoder_lung": vit_from(read_state(encoder_lung), blocks_lung, source=str(encoder_lung)),
     }
-    return write_bundle(
-        out,
-        name=out.name if name is None else name,
-        licence=licence,
-        intended_use=intended_use,
-        demonstration=demonstration,
-        networks=networks,
-        heads=read_heads(heads) if isinstance(heads, str | Path) else heads,
-        dtype=dtype,
-        training=training,
-        metrics=metrics,
-    )
+    arrays = read_heads(heads) if isinstance(heads, str | Path) else heads
+    return write_parts(out, facts, states, arrays, dtype=dtype, card=card)
 
 
 def repack(
@@ -101,35 +126,37 @@ def repack(
     heads are trained on the new features.
     """
     out = free_folder(out)
-    networks = {key: (base.load_state(key), record.architecture) for key, record in base.networks.items()}
+    states = dict(states_of(base))
     if lung_unet is not None:
-        networks["lung_unet"] = unet_from(read_state(lung_unet), source=str(lung_unet))
+        states["lung_unet"] = unet_from(read_state(lung_unet), source=str(lung_unet))
     for key, file, blocks in (
         ("encoder_full", encoder_full, blocks_full),
         ("encoder_lung", encoder_lung, blocks_lung),
     ):
         if file is not None:
             count = base.networks[key].architecture["blocks"] if blocks is None else blocks
-            networks[key] = vit_from(read_state(file), count, source=str(file))
+            states[key] = vit_from(read_state(file), count, source=str(file))
     if heads is not None:
         arrays = read_heads(heads)
     elif encoder_full is None and encoder_lung is None:
-        arrays = base.load_heads()
+        arrays = load_heads(base)
     else:
         log.warning("no heads for these encoders: every probability is 0.5 until they are trained")
-        arrays = untrained_heads(encoder_widths({key: architecture for key, (_, architecture) in networks.items()}))
+        arrays = untrained_heads(encoder_widths({key: architecture for key, (_, architecture) in states.items()}))
     named = {"lung_unet": lung_unet, "encoder_full": encoder_full, "encoder_lung": encoder_lung, "heads": heads}
-    return write_bundle(
-        out,
+    facts = Facts(
         name=out.name if name is None else name,
         licence=base.licence if licence is None else licence,
         intended_use=base.intended_use,
         demonstration=base.demonstration,
-        networks=networks,
-        heads=arrays,
-        dtype=dtype,
         training={
-            "packed_from": {role: fingerprint(Path(file)) for role, file in named.items() if file is not None},
+            "packed_from": fingerprints({role: file for role, file in named.items() if file is not None}),
             "others_of": {"name": base.name, "sha256": base.sha256, "training": dict(base.training)},
         },
     )
+    return write_parts(out, facts, states, arrays, dtype=dtype)
+
+
+def fingerprints(files: Mapping[str, str | Path]) -> dict[str, dict[str, str]]:
+    """Name and SHA-256 of each file."""
+    return {role: fingerprint(Path(file)) for role, file in files.items()}

@@ -48,8 +48,9 @@ from balaitous.reading.patient import Patient, resolve
 from balaitous.severity.calibration import calibration_of, stored_in
 from balaitous.severity.features import scan_features
 from balaitous.severity.heads import Heads, age_feature
+from balaitous.severity.parts import KINDS, load_heads, open_parts
 from balaitous.severity.preparation import LungView, Prepared, prepare, view_lungs
-from balaitous.weights.bundle import NETWORK_KINDS, Bundle, open_bundle
+from balaitous.weights.bundle import Bundle
 from balaitous.weights.int8 import Int8Store, load_int8
 from balaitous.weights.search import find_bundle
 
@@ -195,18 +196,18 @@ class Balaitous:
             self.device = choose_device(device)
             self.precision, dtype = choose_precision(precision, self.device)
         use_allotted_cores()
-        self.bundle = open_bundle(find_bundle(weights))
+        self.bundle = open_parts(find_bundle(weights))
         self.load: Callable[[str], Network]
         if self.precision == "int8":
             self.load = partial(load_int8, self.bundle)
         else:
             self.load = partial(load_network, self.bundle, device=self.device, dtype=dtype)
         with ThreadPoolExecutor() as pool:  # each file is hashed before it is opened, which takes most of the time
-            networks: dict[str, Network] = dict(zip(NETWORK_KINDS, pool.map(self.load, NETWORK_KINDS), strict=True))
+            networks: dict[str, Network] = dict(zip(KINDS, pool.map(self.load, KINDS), strict=True))
         self.kept = {name: each for name, each in networks.items() if self.device.type == "cuda" or is_small(each)}
-        self.heads = Heads(self.bundle.load_heads())
+        self.heads = Heads(load_heads(self.bundle))
         self.calibrations = stored_in(self.bundle) if calibrated else {}
-        self.chunkers = {name: Chunker(default_chunk(kind, self.device)) for name, kind in NETWORK_KINDS.items()}
+        self.chunkers = {name: Chunker(default_chunk(kind, self.device)) for name, kind in KINDS.items()}
         self.turn = Lock()
         self.provenance = Provenance(
             version=balaitous.__version__,
@@ -329,7 +330,7 @@ def load_network(bundle: Bundle, name: str, device: torch.device, dtype: torch.d
     """A network of the bundle, ready to run."""
     record = bundle.networks[name]
     state = bundle.load_state(name)  # the slowest first: networks are loaded side by side
-    network = build_network(record.architecture)
+    network = build_network(record.architecture, source=str(bundle.folder / record.file))
     load_strictly(network, state, source=str(bundle.folder / record.file))
     return ready(network, device, dtype)
 

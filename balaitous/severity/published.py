@@ -2,20 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
+from balaitous.severity.pack import pack
+from balaitous.weights.pack import Facts
 from balaitous.weights.registry import PublishedBundle, PublishedFile
 
 # Made from the published package's assets/balaitous.npz (36,090 bytes, float64, MIT, SHA-256
 # 3adb710c85de34c6d4f173bddeb3a0d91ad0bd5382f581828721933f45b9a61f), below its comment header, by
 #   python -c "from balaitous.severity.heads_file import *; print(heads_csv(read_heads('balaitous.npz')), end='')"
 STOIC_HEADS = Path(__file__).with_name("stoic_heads.csv")
+STOIC_CARD = Path(__file__).with_name("stoic_card.md")
+BLOCKS = {"full": 24, "lung": 16}  # how many blocks of each encoder run
 
 ZENODO = "https://zenodo.org/records/6547999"
 ZENODO_API = "https://zenodo.org/api/records/6547999"
 
+
+def pack_stoic(files: Mapping[str, Path], out: Path, facts: Facts) -> Path:
+    """Make the bundle of its files, with the heads and the card that this package carries; as `pack`."""
+    return pack(
+        files["lung_unet"],
+        files["encoder_full"],
+        files["encoder_lung"],
+        STOIC_HEADS,
+        out,
+        blocks_full=BLOCKS["full"],
+        blocks_lung=BLOCKS["lung"],
+        facts=facts,
+        card=STOIC_CARD.read_text(encoding="utf-8"),
+    )
+
+
 STOIC = PublishedBundle(
-    name="stoic",
+    facts=Facts(
+        name="stoic",
+        licence=f"heads MIT (balaitous 1.2); lung U-Net Apache-2.0 (lungmask); encoders as stated at {ZENODO}",
+        training={
+            "heads": "logistic regressions fitted on the public STOIC 2021 training set (2,000 patients), "
+            "balaitous 1.2",
+            "encoder_full": "iBOT ViT-L/16 from ImageNet-22k, 35 more epochs on 165k CT slices of 4k patients",
+            "encoder_lung": "iBOT ViT-L/16, ImageNet-22k",
+            "lung_unet": "R231: 231 cases, Hofmanninger et al. 2020",
+        },
+        metrics={
+            "source": "as published with balaitous 1.2, not measured here; ROC-AUC in percent",
+            "cross_validation": {"auc_severe": 80.36, "auc_covid": 82.98, "patients": 2000},
+            "qualification_leaderboard": {"auc_severe": 80.44, "auc_covid": 83.22, "patients": 800},
+        },
+    ),
     files=(
         PublishedFile(
             network="lung_unet",
@@ -45,21 +81,7 @@ STOIC = PublishedBundle(
             citation="Zhou et al. 2022 (iBOT), arXiv:2111.07832",
         ),
     ),
-    heads=STOIC_HEADS,
-    licence=f"heads MIT (balaitous 1.2); lung U-Net Apache-2.0 (lungmask); encoders as stated at {ZENODO}",
-    blocks_full=24,
-    blocks_lung=16,
-    training={
-        "heads": "logistic regressions fitted on the public STOIC 2021 training set (2,000 patients), balaitous 1.2",
-        "encoder_full": "iBOT ViT-L/16 from ImageNet-22k, 35 more epochs on 165k CT slices of 4k patients",
-        "encoder_lung": "iBOT ViT-L/16, ImageNet-22k",
-        "lung_unet": "R231: 231 cases, Hofmanninger et al. 2020",
-    },
-    metrics={
-        "source": "as published with balaitous 1.2, not measured here; ROC-AUC in percent",
-        "cross_validation": {"auc_severe": 80.36, "auc_covid": 82.98, "patients": 2000},
-        "qualification_leaderboard": {"auc_severe": 80.44, "auc_covid": 83.22, "patients": 800},
-    },
+    pack=pack_stoic,
 )
 
 PUBLISHED = {bundle.name: bundle for bundle in (STOIC,)}

@@ -23,9 +23,10 @@ from balaitous.networks.runtime import Chunker, TorchNetwork, default_chunk
 from balaitous.networks.unet import UNet
 from balaitous.networks.vit import ClassTokenEncoder
 from balaitous.severity.features import encoder_input
+from balaitous.severity.parts import open_parts
 from balaitous.severity.pipeline import load_network
 from balaitous.severity.preparation import LungView, prepare, view_lungs
-from balaitous.weights.bundle import Bundle, open_bundle
+from balaitous.weights.bundle import Bundle
 from balaitous.weights.int8 import Int8Store
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ def quantize_bundle(folder: str | Path, scans: Iterable[str | Path | CT]) -> Pat
     WeightsError : the bundle is not what it claims to be, or there is no cache that can be written
     ValueError : OpenVINO or NNCF is not installed
     """
-    bundle = open_bundle(folder)
+    bundle = open_parts(folder)
     store = Int8Store(bundle)
     store.folder.parent.mkdir(parents=True, exist_ok=True)
     import_nncf()  # all that may be missing, before the work begins

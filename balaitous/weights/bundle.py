@@ -1,7 +1,11 @@
 """Weight bundles: what one is, and how its files are checked before they are opened.
 
-A bundle is a folder with ``bundle.json`` and four ``.safetensors`` files: the lung U-Net, the two encoders, the heads.
-``bundle.json`` names each file with its SHA-256 and, for networks, the numbers that rebuild the architecture.
+A bundle is a folder with ``bundle.json``, a ``.safetensors`` file for each network and each set of arrays of a model,
+and ``CARD.md`` for people. ``bundle.json`` names the model, and each file with its SHA-256; for networks also the
+numbers that rebuild the architecture, what the network sees, and what its outputs are called. Which networks and arrays
+a model needs is the model's affair.
+
+Format 2 is written; format 1, which was severity's alone, is read as what it would be in format 2.
 """
 
 from __future__ import annotations
@@ -21,34 +25,39 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from balaitous.errors import WeightsError
-from balaitous.severity.heads_file import check_heads, encoder_widths
+from balaitous.weights.format_1 import as_format_2
 
-FORMAT_VERSION = 1
-NETWORK_KINDS = {"lung_unet": "unet", "encoder_full": "vit", "encoder_lung": "vit"}
-ARCHITECTURE_KEYS: dict[str, dict[str, type]] = {
-    "unet": {"classes": int, "depth": int, "width": int},
-    "vit": {"timm_name": str, "blocks": int},
-}
+FORMAT_VERSION = 2
+BUNDLE_FILE = "bundle.json"
+CARD_FILE = "CARD.md"
 
 GIT_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-RESTORE = "Restore the bundle's folder (the published weights: `balaitous weights fetch stoic`)."
+RESTORE = "Restore the bundle's folder (published weights: `balaitous weights fetch`)."
 
 
 @dataclass(frozen=True)
-class NetworkRecord:
-    """One network of a bundle: its file, that file's hash, and the numbers that rebuild its architecture."""
+class FileRecord:
+    """A file in a bundle's folder, and its hash."""
 
     file: str
     sha256: str
+
+
+@dataclass(frozen=True)
+class NetworkRecord(FileRecord):
+    """One network of a bundle.
+
+    Attributes
+    ----------
+    architecture : ``kind`` and the numbers that rebuild it, as `build_network` takes them
+    input : what it sees, as in timm's ``PretrainedCfg``: ``size`` (C, H, W); ``window``, from and to which HU, or
+        ``range``, of grey values, that becomes 0…1; ``mean`` and ``std`` of each channel, where these are standardised
+    outputs : what each of its outputs is called, in order
+    """
+
     architecture: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class HeadsRecord:
-    """The file of the four logistic regressions, and its hash."""
-
-    file: str
-    sha256: str
+    input: Mapping[str, Any]
+    outputs: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -58,54 +67,61 @@ class Bundle:
     Attributes
     ----------
     sha256 : of ``bundle.json``; because that file holds the hash of every other, it stands for the whole bundle
+    model : whose it is, a name of `balaitous.models`
     demonstration : whether its probabilities are for demonstration only
-    networks : "lung_unet", "encoder_full" and "encoder_lung"
+    networks, arrays : by the model's names for them
+    calibration : maps from the model's probabilities to calibrated ones, as the model understands them; empty without
     """
 
     name: str
     folder: Path
     sha256: str
+    model: str
     licence: str
     intended_use: str
     demonstration: bool
     networks: Mapping[str, NetworkRecord]
-    heads: HeadsRecord
+    arrays: Mapping[str, FileRecord]
     training: Mapping[str, Any]
     metrics: Mapping[str, Any]
+    calibration: Mapping[str, Any]
 
     @property
     def files(self) -> dict[str, str]:
         """SHA-256 of every file of weights by its name."""
-        return {self.heads.file: self.heads.sha256} | {record.file: record.sha256 for record in self.networks.values()}
+        return {record.file: record.sha256 for record in [*self.networks.values(), *self.arrays.values()]}
 
     def load_state(self, network: str) -> dict[str, Tensor]:
         """Every tensor of a network by name, memory-mapped, after its file's hash was found right.
 
         Raises
         ------
-        WeightsError : the file is missing, is not what ``bundle.json`` says, or is not safetensors
+        WeightsError : no such network, or the file is missing, not what ``bundle.json`` says, or not safetensors
         """
-        record = self.networks[network]
-        path = check_hash(self.folder / record.file, record.sha256)
+        path = self._checked(self.networks, network)
         try:
             return safetensors.torch.load_file(path)
         except (SafetensorError, OSError) as error:
             raise _unreadable(path, error) from None
 
-    def load_heads(self) -> dict[str, np.ndarray]:
-        """``coef_*``, ``intercept_*`` and the averaging weights ``alpha_*`` of the four `HEADS`, as `check_heads` says.
+    def load_arrays(self, name: str) -> dict[str, np.ndarray]:
+        """A set of arrays by their names, after its file's hash was found right.
 
         Raises
         ------
-        WeightsError : as `load_state`, and where an array is missing or of another shape
+        WeightsError : as `load_state`
         """
-        path = check_hash(self.folder / self.heads.file, self.heads.sha256)
+        path = self._checked(self.arrays, name)
         try:
-            arrays = safetensors.numpy.load_file(path)
+            return safetensors.numpy.load_file(path)
         except (SafetensorError, OSError) as error:
             raise _unreadable(path, error) from None
-        architectures = {name: record.architecture for name, record in self.networks.items()}
-        return check_heads(arrays, encoder_widths(architectures), source=str(path))
+
+    def _checked(self, records: Mapping[str, FileRecord], name: str) -> Path:
+        if name not in records:
+            found = ", ".join(records) or "nothing"
+            raise WeightsError(f"{self.folder / BUNDLE_FILE}: expected {name!r}, found {found}. {RESTORE}")
+        return check_hash(self.folder / records[name].file, records[name].sha256)
 
 
 def open_bundle(folder: str | Path) -> Bundle:
@@ -116,7 +132,7 @@ def open_bundle(folder: str | Path) -> Bundle:
     WeightsError : missing, not JSON, of another format version, or a fact is missing or of another type
     """
     folder = Path(folder)
-    path = folder / "bundle.json"
+    path = folder / BUNDLE_FILE
     try:
         content = path.read_bytes()
         refuse_git_lfs_pointer(path)
@@ -126,12 +142,14 @@ def open_bundle(folder: str | Path) -> Bundle:
     except ValueError as error:
         raise WeightsError(f"{path}: expected JSON, found something else ({error}). {RESTORE}") from None
     version = _fact(facts, "format_version", int, path)
-    if version != FORMAT_VERSION:
+    if version not in (1, FORMAT_VERSION):
         raise WeightsError(
-            f"{path}: format_version must be {FORMAT_VERSION}. Got {version} instead. Upgrade balaitous, or pack again."
+            f"{path}: format_version must be 1 or {FORMAT_VERSION}. Got {version} instead. Upgrade balaitous, or pack "
+            "again."
         )
-    networks = _fact(facts, "networks", dict, path)
-    heads = _fact(facts, "heads", dict, path)
+    if version == 1:
+        facts = as_format_2(facts)
+    networks, arrays = (_fact(facts, key, dict, path) for key in ("networks", "arrays"))
     return Bundle(
         name=_fact(facts, "name", str, path),
         folder=folder,
@@ -139,25 +157,39 @@ def open_bundle(folder: str | Path) -> Bundle:
         licence=_fact(facts, "licence", str, path),
         intended_use=_fact(facts, "intended_use", str, path),
         demonstration=_fact(facts, "demonstration", bool, path),
-        networks={name: _network(_fact(networks, name, dict, path), name, path) for name in NETWORK_KINDS},
-        heads=HeadsRecord(_file_name(heads, path), _fact(heads, "sha256", str, path)),
+        model=_fact(facts, "model", str, path),
+        networks={name: _network(_fact(networks, name, dict, path), path) for name in networks},
+        arrays={name: _file(_fact(arrays, name, dict, path), path) for name in arrays},
         training=_fact(facts, "training", dict, path),
         metrics=_fact(facts, "metrics", dict, path),
+        calibration=_fact(facts, "calibration", dict, path) if "calibration" in facts else {},
     )
 
 
-def _network(record: dict, name: str, path: Path) -> NetworkRecord:
-    architecture = _fact(record, "architecture", dict, path)
-    kind = _fact(architecture, "kind", str, path)
-    expected: dict[str, type] = {"kind": str, **ARCHITECTURE_KEYS[NETWORK_KINDS[name]]}
-    if kind != NETWORK_KINDS[name] or architecture.keys() != expected.keys():
-        raise WeightsError(
-            f"{path}: architecture of {name} must be of kind {NETWORK_KINDS[name]} with {', '.join(expected)}. "
-            f"Got {architecture} instead. {RESTORE}"
-        )
-    for key, kind_of_value in expected.items():
-        _fact(architecture, key, kind_of_value, path)
-    return NetworkRecord(_file_name(record, path), _fact(record, "sha256", str, path), architecture)
+def model_of(folder: Path) -> str | None:
+    """The model that a folder's ``bundle.json`` names; None where `open_bundle` cannot read it, and says why."""
+    try:
+        return open_bundle(folder).model
+    except WeightsError:
+        return None
+
+
+def _network(record: dict, path: Path) -> NetworkRecord:
+    file = _file(record, path)
+    outputs = _fact(record, "outputs", list, path)
+    if not all(isinstance(output, str) for output in outputs):
+        raise WeightsError(f"{path}: outputs must be names. Got {outputs} instead. {RESTORE}")
+    return NetworkRecord(
+        file.file,
+        file.sha256,
+        architecture=_fact(record, "architecture", dict, path),
+        input=_fact(record, "input", dict, path),
+        outputs=tuple(outputs),
+    )
+
+
+def _file(record: dict, path: Path) -> FileRecord:
+    return FileRecord(_file_name(record, path), _fact(record, "sha256", str, path))
 
 
 def _fact(record: Any, key: str, kind: type, path: Path) -> Any:

@@ -14,17 +14,16 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from balaitous.errors import WeightsError
-from balaitous.severity.pack import pack
-from balaitous.severity.published import PUBLISHED
 from balaitous.weights.bundle import check_hash, open_bundle
 from balaitous.weights.download import ATTEMPTS, DownloadError, download, forget
 from balaitous.weights.pack import free_folder
-from balaitous.weights.registry import PublishedBundle, PublishedFile
+from balaitous.weights.registry import PublishedBundle, PublishedFile, published_bundles
 from balaitous.weights.search import bundle_roots, user_cache
 
 try:
@@ -38,7 +37,7 @@ Progress = Callable[[str, int, int | None], None]  # file name, bytes so far, by
 
 
 def fetch(
-    name: str | PublishedBundle = "stoic",
+    name: str | PublishedBundle,
     out: str | Path | None = None,
     from_dir: str | Path | None = None,
     on_progress: Progress | None = None,
@@ -47,7 +46,7 @@ def fetch(
 
     Parameters
     ----------
-    name : of `PUBLISHED`, or an entry like those
+    name : of `published_bundles`, or an entry like those
     out : the bundle's folder; default: the repository's ``resources/NAME`` where that can be written, else the user's
         cache. A bundle that is there already and whole is left as it is
     from_dir : folder with the published files under their own names, copied by hand; nothing is downloaded. Files
@@ -64,9 +63,7 @@ def fetch(
     ValueError : no such published bundle, or `out` holds something else
     WeightsError : offline, refused, a file is not the published one, no room, or another process fetches the same
     """
-    if isinstance(name, str) and name not in PUBLISHED:
-        raise ValueError(f"name must be one of {', '.join(PUBLISHED)}. Got {name!r} instead.")
-    published = PUBLISHED[name] if isinstance(name, str) else name
+    published = _published(name) if isinstance(name, str) else name
     out = default_folder(published.name) if out is None else Path(out).absolute()
     if _is_there(out):
         return out
@@ -83,6 +80,13 @@ def fetch(
             _pack(published, files, origin, out)
         shutil.rmtree(downloads, ignore_errors=True)
     return out
+
+
+def _published(name: str) -> PublishedBundle:
+    known = published_bundles()
+    if name not in known:
+        raise ValueError(f"name must be one of {', '.join(known)}. Got {name!r} instead.")
+    return known[name]
 
 
 def default_folder(name: str) -> Path:
@@ -205,20 +209,8 @@ def _digests(path: Path) -> tuple[str, str]:
 def _pack(published: PublishedBundle, files: Mapping[str, Path], origin: list[dict[str, Any]], out: Path) -> Path:
     _check_room(out.parent, sum(file.stat().st_size for file in files.values()))
     log.info("packing %s", out)
-    return pack(
-        files["lung_unet"],
-        files["encoder_full"],
-        files["encoder_lung"],
-        heads=published.heads,
-        out=out,
-        blocks_full=published.blocks_full,
-        blocks_lung=published.blocks_lung,
-        name=published.name,
-        licence=published.licence,
-        intended_use=published.intended_use,
-        training={**published.training, "made_from": origin},
-        metrics=published.metrics,
-    )
+    facts = replace(published.facts, training={**published.facts.training, "made_from": origin})
+    return published.pack(files, out, facts)
 
 
 def _check_room(folder: Path, needed_bytes: int) -> None:

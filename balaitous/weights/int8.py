@@ -27,7 +27,7 @@ def load_int8(bundle: Bundle, name: str) -> Int8Network:
 
     Parameters
     ----------
-    name : "lung_unet", "encoder_full" or "encoder_lung"
+    name : one of the bundle's networks
 
     Raises
     ------

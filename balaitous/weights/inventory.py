@@ -9,9 +9,17 @@ from functools import partial
 from pathlib import Path
 
 from balaitous.errors import WeightsError
+from balaitous.models import DEFAULT, MODELS, Model, imported
 from balaitous.networks.loading import build_network, load_strictly
-from balaitous.weights.bundle import Bundle, forget_hashes, open_bundle
-from balaitous.weights.search import bundle_in, bundle_roots, bundles_below, find_bundle, search_places
+from balaitous.weights.bundle import BUNDLE_FILE, Bundle, forget_hashes, model_of, open_bundle
+from balaitous.weights.search import (
+    bundle_in,
+    bundle_of_environment,
+    bundle_roots,
+    bundles_below,
+    find_bundle,
+    search_places,
+)
 
 
 @dataclass(frozen=True)
@@ -47,20 +55,29 @@ class ListedBundle:
 
 
 def verify(folder: str | Path) -> list[FileCheck]:
-    """Check every file of a bundle: hash, then that its network is built and takes the weights, or the heads fit."""
+    """Check every file of a bundle: hash, that its network is built and takes the weights, or that it holds arrays.
+
+    Where nothing is wrong with any of them, the model looks whether they belong together.
+    """
     forget_hashes()
     try:
         bundle = open_bundle(folder)
     except WeightsError as error:
-        return [FileCheck("bundle.json", str(error))]
-    networks = [_check(record.file, partial(_load, bundle, name)) for name, record in bundle.networks.items()]
-    return [FileCheck("bundle.json", None), *networks, _check(bundle.heads.file, bundle.load_heads)]
+        return [FileCheck(BUNDLE_FILE, str(error))]
+    checks = [
+        *[_check(record.file, partial(_load, bundle, name)) for name, record in bundle.networks.items()],
+        *[_check(record.file, partial(bundle.load_arrays, name)) for name, record in bundle.arrays.items()],
+    ]
+    together = FileCheck(BUNDLE_FILE, None)
+    if all(check.ok for check in checks) and bundle.model in MODELS and MODELS[bundle.model].checking:
+        together = _check(BUNDLE_FILE, partial(imported(MODELS[bundle.model].checking), bundle.folder))
+    return [together, *checks]
 
 
 def _load(bundle: Bundle, network: str) -> None:
     record = bundle.networks[network]
     source = str(bundle.folder / record.file)
-    load_strictly(build_network(record.architecture), bundle.load_state(network), source=source)
+    load_strictly(build_network(record.architecture, source=source), bundle.load_state(network), source=source)
 
 
 def _check(file: str, work: Callable[[], object]) -> FileCheck:
@@ -71,21 +88,29 @@ def _check(file: str, work: Callable[[], object]) -> FileCheck:
     return FileCheck(file, None)
 
 
-def list_bundles() -> list[ListedBundle]:
-    """Every place of the search order, whether or not a bundle is there, then bundles that are found by name only."""
+def list_bundles(model: Model = MODELS[DEFAULT]) -> list[ListedBundle]:
+    """Every place where a model's bundle is looked for, whether or not one is there, then those found by name only.
+
+    A bundle that no model of this version claims is listed with the default one.
+    """
     chosen, listed = os.environ.get("BALAITOUS_WEIGHTS"), []
-    used: Path | None = None
+    used = asked = None
     try:
-        used = find_bundle()
+        asked, used = bundle_of_environment(model), find_bundle(model=model)
     except WeightsError as error:
         listed = [ListedBundle("$BALAITOUS_WEIGHTS", Path(chosen), None, 0, str(error), False)] if chosen else []
-    places = search_places()
-    if chosen and used:
-        places.insert(0, ("$BALAITOUS_WEIGHTS", used))
+    places = search_places(model)
+    if asked:
+        places.insert(0, ("$BALAITOUS_WEIGHTS", asked))
     searched = [folder for _, folder in places]
-    named = [folder for root in bundle_roots() for folder in bundles_below(root)]
+    named = [folder for root in bundle_roots() for folder in bundles_below(root) if _claims(model, folder)]
     places += [("by name", folder) for folder in named if folder not in searched]
     return [*listed, *[_listed(place, folder, used) for place, folder in places]]
+
+
+def _claims(model: Model, folder: Path) -> bool:
+    named = model_of(folder)
+    return model.name == (named if named in MODELS else DEFAULT)
 
 
 def _listed(place: str, folder: Path, used: Path | None) -> ListedBundle:

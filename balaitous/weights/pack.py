@@ -1,4 +1,4 @@
-"""Make weight bundles: from networks in memory (training), or from files in the published layouts."""
+"""Write weight bundles, and read the state dicts that they are made of."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import os
 import pickle
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,34 +23,60 @@ from torch import Tensor
 from balaitous.errors import WeightsError
 from balaitous.files import new_folder
 from balaitous.networks.loading import build_network, check_fit
-from balaitous.severity.heads_file import as_float64, check_heads, encoder_widths
-from balaitous.weights.bundle import FORMAT_VERSION, NETWORK_KINDS, refuse_git_lfs_pointer
+from balaitous.weights.bundle import BUNDLE_FILE, CARD_FILE, FORMAT_VERSION, refuse_git_lfs_pointer
+from balaitous.weights.card import RESEARCH_USE, card_of
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
-RESEARCH_USE = "Research use only. Not a medical device; not for diagnosis, treatment or triage."
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a bundle says of itself.
+
+    Attributes
+    ----------
+    demonstration : whether its probabilities are for demonstration only
+    training, metrics : anything JSON can hold
+    """
+
+    name: str
+    licence: str = "not stated"
+    intended_use: str = RESEARCH_USE
+    demonstration: bool = False
+    training: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NetworkWeights:
+    """A network to be stored: its tensors by name, and what `NetworkRecord` says of it."""
+
+    state: Mapping[str, Tensor]
+    architecture: Mapping[str, Any]
+    input: Mapping[str, Any]
+    outputs: Sequence[str]
 
 
 def write_bundle(
     out: str | Path,
+    facts: Facts,
     *,
-    name: str,
-    licence: str,
-    intended_use: str,
-    demonstration: bool,
-    networks: Mapping[str, tuple[Mapping[str, Tensor], Mapping[str, Any]]],
-    heads: Mapping[str, np.ndarray],
-    dtype: str | None = None,
-    training: Mapping[str, Any] | None = None,
-    metrics: Mapping[str, Any] | None = None,
+    model: str,
+    networks: Mapping[str, NetworkWeights],
+    arrays: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+    dtype: str | None = "float16",
+    card: str | None = None,
 ) -> Path:
     """Write a bundle, wholly or not at all. The same arguments give the same bytes, and so the same hash.
 
     Parameters
     ----------
-    networks : for "lung_unet", "encoder_full" and "encoder_lung": (state dict, architecture) as in `NetworkRecord`
-    heads : as `check_heads`; any floating type, and shapes that hold the same numbers, such as (1, features)
-    dtype : of the stored networks, "float32" or "float16"; None: as they are. Heads stay float64
-    training, metrics : facts for ``bundle.json``; anything JSON can hold
+    out : its folder
+    model : whose bundle it is
+    networks, arrays : by the model's names for them; a name is one or the other
+    dtype : of the stored networks, "float32" or "float16", which networks widen when they are loaded; None: as they
+        are. Arrays are stored as they are
+    card : text of ``CARD.md``; None: what `card_of` makes of the facts
 
     Raises
     ------
@@ -57,38 +84,42 @@ def write_bundle(
     WeightsError : the tensors do not fit the architecture, are not finite in that dtype, or cannot be written
     """
     out = free_folder(out)
+    arrays = arrays or {}
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}. Got {dtype!r} instead.")
-    architectures = {network: networks[network][1] for network in NETWORK_KINDS}
-    numbers = check_heads(as_float64(heads), encoder_widths(architectures), source=f"heads of {name}")
+    assert not networks.keys() & arrays.keys(), "each has a file of its name"
     try:
         with new_folder(out) as partial:
-            records = {}
-            for network, architecture in architectures.items():
-                state = _stored(networks[network][0], None if dtype is None else DTYPES[dtype], source=network)
-                check_fit(build_network(architecture), state, source=network)
-                safetensors.torch.save_file(state, partial / f"{network}.safetensors")
-                stored = fingerprint(partial / f"{network}.safetensors")
-                records[network] = {**stored, "architecture": dict(architecture)}
-            safetensors.numpy.save_file(numbers, partial / "heads.safetensors")
-            facts = {
-                "format_version": FORMAT_VERSION,
-                "name": name,
-                "licence": licence,
-                "intended_use": intended_use,
-                "demonstration": demonstration,
-                "networks": records,
-                "heads": fingerprint(partial / "heads.safetensors"),
-                "training": dict(training or {}),
-                "metrics": dict(metrics or {}),
-            }
-            text = json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False)
-            (partial / "bundle.json").write_text(text + "\n", encoding="utf-8")
+            records: dict[str, dict[str, Any]] = {"networks": {}, "arrays": {}}
+            for name, network in networks.items():
+                state = _stored(network.state, None if dtype is None else DTYPES[dtype], source=name)
+                check_fit(build_network(network.architecture, source=name), state, source=name)
+                file = partial / f"{name}.safetensors"
+                safetensors.torch.save_file(state, file)
+                records["networks"][name] = {
+                    **fingerprint(file),
+                    "architecture": dict(network.architecture),
+                    "input": dict(network.input),
+                    "outputs": list(network.outputs),
+                }
+            for name, numbers in arrays.items():
+                file = partial / f"{name}.safetensors"
+                safetensors.numpy.save_file(dict(numbers), file)
+                records["arrays"][name] = fingerprint(file)
+            content = {"format_version": FORMAT_VERSION, "model": model} | asdict(facts) | records
+            write_facts(partial, content)
+            (partial / CARD_FILE).write_text(card or card_of(content), encoding="utf-8")
             for path in partial.glob("*.safetensors"):  # safetensors makes files that only their owner can read
-                shutil.copymode(partial / "bundle.json", path)
+                shutil.copymode(partial / BUNDLE_FILE, path)
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{out}: the bundle could not be written ({error}). Is there room, and may you?") from None
     return out
+
+
+def write_facts(folder: Path, content: Mapping[str, Any]) -> None:
+    """Write the ``bundle.json`` of a folder that is not in place yet."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / BUNDLE_FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from balaitous.weights.pack import RESEARCH_USE
+from balaitous.models import MODELS, Model, imported
+from balaitous.weights.pack import Facts
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class PublishedFile:
 
     Attributes
     ----------
-    network : its place in a bundle: "lung_unet", "encoder_full" or "encoder_lung"
+    network : its place in a bundle, a name of the model's networks
     size_bytes : approximate, to plan disk space; the exact size comes from the server
     sha256_prefix : what its SHA-256 begins with, where the publisher states that
     record_api : else the address of the Zenodo record (JSON) that states the file's MD5
@@ -38,16 +38,23 @@ class PublishedBundle:
 
     Attributes
     ----------
-    heads : file of the four logistic regressions, carried with the package
-    blocks_full, blocks_lung : how many blocks of each encoder run
+    facts : what it says of itself; how its files were verified is added to its training
+    files : to be downloaded
+    pack : makes the bundle of (files by their network, folder, facts), and returns the folder
     """
 
-    name: str
+    facts: Facts
     files: tuple[PublishedFile, ...]
-    heads: Path
-    licence: str
-    blocks_full: int
-    blocks_lung: int
-    intended_use: str = RESEARCH_USE
-    training: Mapping[str, Any] = field(default_factory=dict)
-    metrics: Mapping[str, Any] = field(default_factory=dict)
+    pack: Callable[[Mapping[str, Path], Path, Facts], Path]
+
+    @property
+    def name(self) -> str:
+        return self.facts.name
+
+
+def published_bundles(models: Iterable[Model] = MODELS.values()) -> dict[str, PublishedBundle]:
+    """What can be fetched for some models, by name."""
+    found: dict[str, PublishedBundle] = {}
+    for model in models:
+        found |= imported(model.published) if model.published else {}
+    return found

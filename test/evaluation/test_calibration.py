@@ -20,8 +20,9 @@ from balaitous.evaluation.calibration import (
     store,
 )
 from balaitous.evaluation.tasks import Predictions, Reference, Task
-from balaitous.severity.calibration import KEY, Isotonic, Platt, from_dict, stored_in, to_dict
-from balaitous.weights.bundle import open_bundle
+from balaitous.severity.calibration import Isotonic, Platt, from_dict, stored_in, to_dict
+from balaitous.severity.parts import open_parts
+from balaitous.weights.bundle import FORMAT_VERSION, open_bundle
 from balaitous.weights.inventory import verify
 from balaitous.weights.search import find_bundle
 
@@ -170,6 +171,20 @@ def test_a_calibrated_bundle_has_the_same_weights_and_another_hash(tmp_path, min
         store(mini, out, {})
 
 
+def test_a_calibrated_bundle_is_of_format_2_says_the_same_of_its_networks_and_has_a_card(tmp_path, mini):
+    assert json.loads((mini.folder / "bundle.json").read_text())["format_version"] == 1
+    out = store(mini, tmp_path / "new", {"covid": MAPS[0]}, {"patients": 31})
+    facts = json.loads((out / "bundle.json").read_text())
+    assert (facts["format_version"], facts["model"]) == (FORMAT_VERSION, "severity")
+    assert "heads" not in facts
+    bundle = open_parts(out)
+    assert (bundle.networks, bundle.arrays) == (mini.networks, mini.arrays)
+    card = (out / "CARD.md").read_text()
+    assert card.startswith((mini.folder / "CARD.md").read_text())
+    assert "covid platt" in card
+    assert '"patients": 31' in card
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -188,7 +203,7 @@ def test_a_calibrated_bundle_has_the_same_weights_and_another_hash(tmp_path, min
 )
 def test_maps_that_do_not_rise_strictly_are_refused(tmp_path, mini, content):
     out = store(mini, tmp_path / "new", {})
-    facts = json.loads((out / "bundle.json").read_text()) | {KEY: {"covid": content}}
+    facts = json.loads((out / "bundle.json").read_text()) | {"calibration": {"covid": content}}
     (out / "bundle.json").write_text(json.dumps(facts))
     with pytest.raises(WeightsError, match="expected strictly increasing calibration maps"):
         stored_in(open_bundle(out))
@@ -219,6 +234,6 @@ def test_a_bundle_is_calibrated_from_predictions_with_figures_of_before_and_afte
     assert maps.keys() == {"covid", "severe"}
     for key, task in before.tasks.items():
         assert roc_auc_score(task.outcome, maps[key](task.probability)) == before.metrics[key].auc.delong.value
-    facts = json.loads((bundle.folder / "bundle.json").read_text())[KEY]["facts"]
+    facts = json.loads((bundle.folder / "bundle.json").read_text())["calibration"]["facts"]
     assert facts["before"]["covid"]["brier"] == before.metrics["covid"].brier
     assert all((bundle.folder / f"calibration.{ending}").stat().st_size > 10_000 for ending in ("png", "svg"))

@@ -10,7 +10,8 @@ from balaitous.errors import WeightsError
 from balaitous.networks.layouts import unet_from, vit_from
 from balaitous.severity.heads import Heads
 from balaitous.severity.pack import pack, repack
-from balaitous.severity.published import PUBLISHED
+from balaitous.severity.parts import load_heads
+from balaitous.severity.published import BLOCKS
 from balaitous.weights.bundle import open_bundle
 from balaitous.weights.inventory import verify
 from balaitous.weights.pack import read_state
@@ -116,8 +117,7 @@ def test_the_published_sizes_make_the_published_architectures():
 
     with torch.device("meta"):
         state = timm.create_model("vit_large_patch16_224", num_classes=0).state_dict()
-    stoic = PUBLISHED["stoic"]
-    for blocks in (stoic.blocks_full, stoic.blocks_lung):
+    for blocks in BLOCKS.values():
         kept, architecture = vit_from(state, blocks, source="here")
         assert architecture == {"kind": "vit", "timm_name": "vit_large_patch16_224", "blocks": blocks}
         assert {int(key.split(".")[1]) for key in kept if key.startswith("blocks.")} == set(range(blocks))
@@ -211,8 +211,8 @@ def test_parts_of_a_bundle_can_be_replaced(checkpoints, tmp_path):
     assert (other.name, other.licence) == ("other", "mine")
     assert other.training["others_of"]["sha256"] == base.sha256
     assert other.networks["encoder_full"].architecture == base.networks["encoder_full"].architecture
-    heads = Heads(other.load_heads())
-    features = {view: np.ones(len(other.load_heads()[f"coef_{view}_covid"])) for view in ("full", "lung")}
+    heads = Heads(load_heads(other))
+    features = {view: np.ones(len(load_heads(other)[f"coef_{view}_covid"])) for view in ("full", "lung")}
     assert set(heads.probabilities(features, 50, 1).values()) == {0.5}, "heads belong to their encoders"
     kept = open_bundle(repack(base, tmp_path / "kept", lung_unet=checkpoints["lung_unet"]))
-    assert all(np.array_equal(kept.load_heads()[key], array) for key, array in base.load_heads().items())
+    assert all(np.array_equal(load_heads(kept)[key], array) for key, array in load_heads(base).items())

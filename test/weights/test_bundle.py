@@ -1,6 +1,5 @@
 import hashlib
 import json
-import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -13,39 +12,15 @@ import torch
 from balaitous.errors import WeightsError
 from balaitous.networks.loading import build_network, load_strictly
 from balaitous.severity.heads_file import check_heads
-from balaitous.weights import search as search_module
+from balaitous.severity.parts import load_heads, open_parts
 from balaitous.weights.bundle import check_hash, open_bundle
-from balaitous.weights.inventory import list_bundles, verify
-from balaitous.weights.search import find_bundle
-from helpers.checkpoints import heads_arrays, write_tiny_bundle
-
-
-@pytest.fixture(scope="module")
-def made_once(tmp_path_factory):
-    return write_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
+from helpers.checkpoints import heads_arrays
 
 
 @pytest.fixture
 def folder(made_once, tmp_path):
     """A bundle of its own for each test, to be damaged."""
     return Path(shutil.copytree(made_once, tmp_path / "tiny"))
-
-
-@pytest.fixture
-def elsewhere(monkeypatch, tmp_path):
-    """No bundle in any place of the search order; returns {place: folder to put one}."""
-    for variable in ("BALAITOUS_WEIGHTS", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("BALAITOUS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(search_module, "PACKAGE", tmp_path / "repository" / "balaitous")
-    monkeypatch.setattr(search_module, "MODEL_MOUNT", tmp_path / "model")
-    return {
-        "model": tmp_path / "model",
-        "stoic": tmp_path / "repository" / "resources" / "stoic",
-        "cache": tmp_path / "cache" / "stoic",
-        "mini": tmp_path / "repository" / "resources" / "mini",
-        "installed": tmp_path / "repository" / "balaitous" / "resources" / "mini",
-    }
 
 
 def rewrite(folder: Path, **changes) -> None:
@@ -73,7 +48,7 @@ def test_a_bundle_states_its_name_use_networks_and_hash(folder):
         "blocks": 1,
     }
     assert not bundle.demonstration
-    assert set(bundle.files) == {path.name for path in folder.iterdir()} - {"bundle.json"}
+    assert set(bundle.files) == {path.name for path in folder.iterdir()} - {"bundle.json", "CARD.md"}
 
 
 @pytest.mark.parametrize("network", ["lung_unet", "encoder_full", "encoder_lung"])
@@ -90,7 +65,7 @@ def test_a_network_takes_its_weights_strictly_and_runs_in_float32(folder, networ
 
 
 def test_heads_come_back_bit_for_bit(folder):
-    heads = open_bundle(folder).load_heads()
+    heads = load_heads(open_bundle(folder))
     for name, array in heads_arrays().items():
         assert heads[name].tobytes() == array.tobytes()
         assert heads[name].shape == array.shape
@@ -127,7 +102,9 @@ def bytes_read() -> int:
 # What a bundle must not be
 
 
-@pytest.mark.parametrize("fact", ["format_version", "name", "licence", "intended_use", "networks", "heads", "training"])
+@pytest.mark.parametrize(
+    "fact", ["format_version", "name", "licence", "intended_use", "model", "networks", "arrays", "training"]
+)
 def test_a_missing_fact_is_named(folder, fact):
     rewrite(folder, **{fact: None})
     with pytest.raises(WeightsError, match=f"bundle.json: expected '{fact}' .* found nothing") as error:
@@ -138,9 +115,9 @@ def test_a_missing_fact_is_named(folder, fact):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format_version": 99}, "format_version must be 1. Got 99"),
+        ({"format_version": 99}, "format_version must be 1 or 2. Got 99"),
         ({"demonstration": "no"}, "expected 'demonstration' .bool., found 'no'"),
-        ({"heads": {"file": "../heads.safetensors", "sha256": "0"}}, "a name inside the bundle's folder"),
+        ({"arrays": {"heads": {"file": "../heads.safetensors", "sha256": "0"}}}, "a name inside the bundle's folder"),
     ],
 )
 def test_a_fact_that_cannot_be_is_refused(folder, changes, message):
@@ -154,8 +131,9 @@ def test_a_fact_that_cannot_be_is_refused(folder, changes, message):
     ("architecture", "message"),
     [
         ({"kind": "vit", "timm_name": "vit_tiny_patch16_224", "blocks": 2}, "lung_unet must be of kind unet"),
-        ({"kind": "unet", "classes": 3, "depth": 5}, "with kind, classes, depth, width"),
-        ({"kind": "unet", "classes": 3, "depth": 5, "width": "64"}, "expected 'width' .int., found '64'"),
+        ({"kind": "resnet"}, "lung_unet must be of kind unet. Got 'resnet'"),
+        ({"kind": "unet", "classes": 3, "depth": 5}, "of kind unet must have classes, depth, width. Got"),
+        ({"kind": "unet", "classes": 3, "depth": 5, "width": "64"}, "lung_unet: width must be of type int. Got '64'"),
     ],
 )
 def test_an_architecture_must_be_complete(folder, architecture, message):
@@ -163,12 +141,12 @@ def test_an_architecture_must_be_complete(folder, architecture, message):
     networks["lung_unet"]["architecture"] = architecture
     rewrite(folder, networks=networks)
     with pytest.raises(WeightsError, match=message):
-        open_bundle(folder)
+        open_parts(folder)
 
 
 @pytest.mark.parametrize("name", ["hf-hub:somebody/something", "vit_none_such", "../model"])
 def test_an_architecture_is_never_looked_up_outside_timm(name):
-    with pytest.raises(WeightsError, match="must be the name of a ViT of timm"):
+    with pytest.raises(WeightsError, match="must be an architecture of timm"):
         build_network({"kind": "vit", "timm_name": name, "blocks": 2})
 
 
@@ -197,7 +175,9 @@ def test_a_damaged_file_is_named_and_never_opened(folder, file, damage, message)
     bundle = open_bundle(folder)
     damage(folder / file)
     with pytest.raises(WeightsError, match=f"{file}: .*{message}") as error:
-        bundle.load_heads() if file.startswith("heads") else bundle.load_state(file.removesuffix(".safetensors"))
+        bundle.load_arrays("heads") if file.startswith("heads") else bundle.load_state(
+            file.removesuffix(".safetensors")
+        )
     assert_one_line(error)
 
 
@@ -252,130 +232,6 @@ def test_heads_that_are_not_four_regressions_on_these_encoders_are_refused(array
 def test_heads_are_checked_against_the_encoders_when_loaded(folder):
     safetensors.numpy.save_file(heads_arrays(width=384), folder / "heads.safetensors")
     digest = hashlib.sha256((folder / "heads.safetensors").read_bytes()).hexdigest()
-    rewrite(folder, heads={"file": "heads.safetensors", "sha256": digest})
+    rewrite(folder, arrays={"heads": {"file": "heads.safetensors", "sha256": digest}})
     with pytest.raises(WeightsError, match="Were these heads fitted on this encoder"):
-        open_bundle(folder).load_heads()
-
-
-# Where a bundle is found
-
-
-def test_bundles_are_found_in_the_order_of_the_design(made_once, elsewhere, monkeypatch):
-    for place in ("installed", "mini", "cache", "stoic", "model"):  # from last to first
-        shutil.copytree(made_once, elsewhere[place])
-        assert find_bundle() == elsewhere[place]
-    monkeypatch.setenv("BALAITOUS_WEIGHTS", str(made_once))
-    assert find_bundle() == made_once
-    assert find_bundle(elsewhere["cache"]) == elsewhere["cache"]
-
-
-def test_nothing_found_lists_every_place_and_what_to_do(elsewhere):
-    with pytest.raises(WeightsError, match="no weights found") as error:
-        find_bundle()
-    assert_one_line(error)
-    for folder in elsewhere.values():
-        assert str(folder) in str(error.value)
-    assert "balaitous weights fetch stoic" in str(error.value)
-
-
-def test_a_name_is_looked_up_among_the_bundles(made_once, elsewhere):
-    shutil.copytree(made_once, elsewhere["cache"])
-    shutil.copytree(made_once, elsewhere["installed"])
-    assert find_bundle("stoic") == elsewhere["cache"]
-    assert find_bundle("mini") == elsewhere["installed"]
-    shutil.copytree(made_once, elsewhere["stoic"].with_name("mine"))
-    assert find_bundle("mine") == elsewhere["stoic"].with_name("mine")
-
-
-@pytest.mark.parametrize("asked", ["stoic", "no/such/folder", "~/nowhere"])
-def test_what_was_asked_for_and_is_not_there_never_falls_back(made_once, elsewhere, monkeypatch, asked):
-    shutil.copytree(made_once, elsewhere["mini"])
-    with pytest.raises(WeightsError, match=f"weights '{asked}': expected a weight bundle's name or folder") as error:
-        find_bundle(asked)
-    assert_one_line(error)
-    monkeypatch.setenv("BALAITOUS_WEIGHTS", asked)
-    with pytest.raises(WeightsError, match=r"\$BALAITOUS_WEIGHTS"):
-        find_bundle()
-
-
-def test_a_model_mount_may_be_empty_or_hold_the_bundle_in_its_only_sub_folder(made_once, elsewhere):
-    shutil.copytree(made_once, elsewhere["mini"])
-    elsewhere["model"].mkdir()
-    assert find_bundle() == elsewhere["mini"]
-    shutil.copytree(made_once, elsewhere["model"] / "stoic")
-    assert find_bundle() == elsewhere["model"] / "stoic"
-
-
-def test_a_model_mount_with_something_else_in_it_is_not_passed_over(made_once, elsewhere):
-    shutil.copytree(made_once, elsewhere["mini"])
-    elsewhere["model"].mkdir()
-    (elsewhere["model"] / "checkpoint.pth").touch()
-    with pytest.raises(WeightsError, match=r"expected bundle.json in it .* found checkpoint.pth") as error:
-        find_bundle()
-    assert_one_line(error)
-
-
-def test_without_a_home_the_search_goes_on(made_once, elsewhere, monkeypatch):
-    shutil.copytree(made_once, elsewhere["mini"])
-    monkeypatch.delenv("BALAITOUS_CACHE")
-    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # what it does for a user without a home
-    assert search_module.user_cache() is None
-    assert find_bundle() == elsewhere["mini"]
-
-
-# What `weights verify` and `weights list` show
-
-
-def test_verify_finds_nothing_wrong_with_a_whole_bundle(folder):
-    assert [check.problem for check in verify(folder)] == [None] * 5
-
-
-def test_verify_reports_each_file_and_is_not_fooled_by_an_old_modification_time(folder):
-    assert all(check.ok for check in verify(folder))
-    path = folder / "encoder_full.safetensors"
-    before = path.stat()
-    path.write_bytes(path.read_bytes()[:-1] + b"?")
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    (folder / "heads.safetensors").unlink()
-    problems = {check.file: check.problem for check in verify(folder) if not check.ok}
-    assert set(problems) == {"encoder_full.safetensors", "heads.safetensors"}
-    assert "expected SHA-256" in problems["encoder_full.safetensors"]
-
-
-def test_verify_builds_the_networks(folder):
-    networks = json.loads((folder / "bundle.json").read_text())["networks"]
-    networks["encoder_full"]["architecture"]["blocks"] = 3
-    rewrite(folder, networks=networks)
-    problems = {check.file: check.problem for check in verify(folder) if not check.ok}
-    assert list(problems) == ["encoder_full.safetensors"]
-    assert "missing (blocks.2.norm1.weight" in problems["encoder_full.safetensors"]
-
-
-def test_verify_of_a_folder_without_bundle_says_so(tmp_path):
-    (check,) = verify(tmp_path)
-    assert check.file == "bundle.json"
-    assert "No such file" in check.problem
-
-
-def test_the_list_shows_every_place_and_which_bundle_is_in_use(made_once, elsewhere):
-    shutil.copytree(made_once, elsewhere["mini"])
-    shutil.copytree(made_once, elsewhere["mini"].with_name("mine"))
-    (elsewhere["cache"]).mkdir(parents=True)
-    (elsewhere["cache"] / "bundle.json").write_text("{}")
-    listed = {entry.folder: entry for entry in list_bundles()}
-    assert set(elsewhere.values()) <= set(listed)
-    assert listed[elsewhere["mini"]].bundle.name == "tiny"
-    assert listed[elsewhere["mini"]].size_bytes == sum(path.stat().st_size for path in made_once.iterdir())
-    assert listed[elsewhere["mini"].with_name("mine")].place == "by name"
-    assert "format_version" in listed[elsewhere["cache"]].problem
-    assert listed[elsewhere["stoic"]].bundle is None
-    assert [entry.folder for entry in listed.values() if entry.in_use] == [elsewhere["cache"]]
-
-
-def test_the_list_shows_why_the_bundle_of_the_environment_is_not_there(made_once, elsewhere, monkeypatch):
-    monkeypatch.setenv("BALAITOUS_WEIGHTS", "nowhere")
-    first = list_bundles()[0]
-    assert first.place == "$BALAITOUS_WEIGHTS"
-    assert "found no bundle.json" in first.problem
-    monkeypatch.setenv("BALAITOUS_WEIGHTS", str(made_once))
-    assert list_bundles()[0].in_use
+        load_heads(open_bundle(folder))

@@ -18,13 +18,15 @@ import pytest
 import torch
 
 from balaitous.errors import WeightsError
-from balaitous.severity.published import PUBLISHED
+from balaitous.severity import published as published_module
+from balaitous.severity.published import PUBLISHED, STOIC, STOIC_CARD, pack_stoic
 from balaitous.weights import download as download_module
 from balaitous.weights import search as search_module
 from balaitous.weights.bundle import open_bundle
 from balaitous.weights.download import download
 from balaitous.weights.fetch import default_folder, fetch
 from balaitous.weights.inventory import verify
+from balaitous.weights.pack import Facts
 from balaitous.weights.registry import PublishedBundle, PublishedFile
 from helpers.checkpoints import vit_state, write_checkpoints
 from helpers.waiting import PATIENCE_SECONDS, wait_until
@@ -135,7 +137,7 @@ def server(originals, monkeypatch):
 
 
 @pytest.fixture
-def published(server, originals):
+def published(server, originals, monkeypatch):
     """The registry's entry, with addresses on the loopback interface and the hash of the tiny U-Net."""
     digest = hashlib.sha256(originals["lung_unet"].read_bytes()).hexdigest()
     networks = {UNET: "lung_unet", CT: "encoder_full", IMAGENET: "encoder_lung"}
@@ -151,9 +153,10 @@ def published(server, originals):
         )
         for name, network in networks.items()
     )
-    return PublishedBundle(
-        name="tiny", files=files, heads=originals["heads"], licence="MIT", blocks_full=2, blocks_lung=1
-    )
+
+    monkeypatch.setattr(published_module, "STOIC_HEADS", originals["heads"])
+    monkeypatch.setattr(published_module, "BLOCKS", {"full": 2, "lung": 1})
+    return PublishedBundle(facts=Facts("tiny", licence="MIT"), files=files, pack=pack_stoic)
 
 
 @pytest.fixture
@@ -197,6 +200,25 @@ def test_a_published_bundle_is_downloaded_verified_and_packed(published, server,
         assert steps[0] == (0, len(body))
         assert steps[-1] == (len(body), len(body))
     assert set(progress) == {UNET, CT, IMAGENET}
+
+
+def test_the_published_bundle_s_card_is_written_beside_it_and_says_what_its_facts_say(published, out):
+    fetch(published, out)
+    card = (out / "CARD.md").read_text()
+    assert card == STOIC_CARD.read_text()
+    for words in (
+        "`stoic`",
+        "not for diagnosis",
+        "MIT (balaitous 1.2)",
+        "Apache-2.0 (lungmask)",
+        "zenodo.org/records/6547999",
+    ):
+        assert words in card
+    for measured in ("cross_validation", "qualification_leaderboard"):
+        for output in ("covid", "severe"):
+            assert f"{STOIC.facts.metrics[measured][f'auc_{output}']:.2f}" in card
+    for view, blocks in {"full": 24, "lung": 16}.items():
+        assert f"`encoder_{view}.safetensors` | ViT-L/16, {blocks} blocks" in card
 
 
 def test_what_is_there_is_not_fetched_again(published, server, out):

@@ -15,9 +15,9 @@ from balaitous.cohort.table import Row
 from balaitous.errors import InputError
 from balaitous.networks.runtime import choose_device
 from balaitous.severity.heads import VIEWS
+from balaitous.severity.parts import open_parts
 from balaitous.severity.pipeline import Balaitous
 from balaitous.training.encoder.slices import Slices, SliceStore, keep_slices
-from balaitous.weights.bundle import open_bundle
 from balaitous.weights.pack import read_state
 from balaitous.weights.search import find_bundle
 
@@ -114,7 +114,7 @@ def vit_to_start_from(start: str | None, view: str, recipe: Recipe) -> torch.nn.
     if start is not None and start.endswith(WEIGHTS_ENDINGS):
         state = read_state(start)
     elif start is not None:
-        state = open_bundle(find_bundle(start)).load_state(f"encoder_{view}")
+        state = open_parts(find_bundle(start)).load_state(f"encoder_{view}")
     vit = make_vit(recipe.timm_name, recipe.blocks, state, source=start_name(start))
     check_views(recipe, vit.patch_embed.patch_size[0])
     return vit

@@ -21,15 +21,15 @@ from balaitous.evaluation.report import estimate
 from balaitous.evaluation.tasks import PATIENT, Task
 from balaitous.files import write_whole
 from balaitous.severity.heads import OUTCOMES
+from balaitous.severity.pack import states_of, write_parts
 from balaitous.training.heads.fit import KEYS, CrossValidation, LabelledFeatures
-from balaitous.weights.bundle import Bundle
-from balaitous.weights.pack import write_bundle
+from balaitous.weights.bundle import CARD_FILE, Bundle
+from balaitous.weights.pack import Facts
 
 PREDICTIONS_FILE = "out_of_fold.csv"
 TABLE_FILE = "table.md"
 METRICS_FILE = "metrics.json"
 BUNDLE_FOLDER = "bundle"
-CARD_FILE = "CARD.md"
 ROWS = {"full": "full_{}", "lung": "lung_{}", "both": "{}"}  # of the table: name → key
 TITLES = {"severe": "severity", "covid": "COVID-19"}
 # Cross-validation of the published model on the 2,000 public patients (docs of the method): mean and SD over 32 folds.
@@ -130,22 +130,18 @@ def write_training(
     save(roc_figure([pooled]), out / "roc")
     write_whole(out / TABLE_FILE, text.encode())
     write_whole(out / METRICS_FILE, (json.dumps(metrics, indent=1) + "\n").encode())
-    folder = write_bundle(
+    training = {
+        "heads": dict(facts),
+        "networks_of": {"name": base.name, "sha256": base.sha256, "training": dict(base.training)},
+        "card": CARD_FILE,
+    }
+    write_parts(
         out / BUNDLE_FOLDER,
-        name=name,
-        licence=licence,
-        intended_use=base.intended_use,
-        demonstration=base.demonstration,
-        networks={key: (base.load_state(key), record.architecture) for key, record in base.networks.items()},
-        heads=arrays,
-        training={
-            "heads": dict(facts),
-            "networks_of": {"name": base.name, "sha256": base.sha256, "training": dict(base.training)},
-            "card": CARD_FILE,
-        },
-        metrics=metrics,
+        Facts(name, licence, base.intended_use, base.demonstration, training, metrics),
+        states_of(base),
+        arrays,
+        card=card(name, licence, base, facts, metrics, text, arrays),
     )
-    write_whole(folder / CARD_FILE, card(name, licence, base, facts, metrics, text, arrays).encode())
     return text
 
 

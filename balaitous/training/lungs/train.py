@@ -33,10 +33,10 @@ from balaitous.networks.loading import build_network, load_strictly
 from balaitous.networks.lungs import segment_lungs
 from balaitous.networks.runtime import Chunker, TorchNetwork
 from balaitous.networks.unet import UNet
+from balaitous.severity.parts import open_parts
 from balaitous.training.lungs.augment import draw_slice
 from balaitous.training.lungs.cases import IGNORE, LungCase, case_digest, digest, kept_case, with_disease
 from balaitous.training.resume import Curve, Resumable, cosine
-from balaitous.weights.bundle import open_bundle
 from balaitous.weights.pack import read_state
 from balaitous.weights.search import find_bundle
 
@@ -284,7 +284,7 @@ def read_unet(weights: str) -> UNet:
     if Path(weights).suffix in (".pth", ".safetensors"):
         state, architecture = unet_from(read_state(weights), source=weights)
     else:
-        bundle = open_bundle(find_bundle(weights))
+        bundle = open_parts(find_bundle(weights))
         state, architecture = bundle.load_state("lung_unet"), dict(bundle.networks["lung_unet"].architecture)
     if architecture["classes"] != 3:
         raise WeightsError(
