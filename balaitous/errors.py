@@ -35,6 +35,16 @@ class WeightsError(BalaitousError):
     exit_code = 4
 
 
+def needs_extra(what: str, packages: str, extra: str) -> str:
+    """The message where an optional part of this package is not installed: what needs it, and how to get it.
+
+    Parameters
+    ----------
+    extra : a name of pyproject.toml's optional dependencies
+    """
+    return f"{what} needs {packages}: pip install 'balaitous[{extra}]'"
+
+
 def exit_code_of(kind: str) -> int:
     """The exit code of an error that is known by its class's name, as in tables: 1 of one that nobody expected."""
     kinds: list[type[BalaitousError]] = [BalaitousError]

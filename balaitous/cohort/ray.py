@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from balaitous.errors import BalaitousError, InputError, WeightsError, explain
+from balaitous.errors import BalaitousError, InputError, WeightsError, explain, needs_extra
 from balaitous.models import Model, Settings, load_model
 
 if TYPE_CHECKING:  # a worker imports the rest once it has set its number of threads
@@ -276,6 +276,6 @@ def _import_ray() -> Any:
     try:
         import ray.data
     except ImportError:
-        raise ValueError("--engine ray needs Ray: pip install 'balaitous[ray]'") from None
+        raise ValueError(needs_extra("--engine ray", "Ray", "ray")) from None
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     return ray

@@ -20,15 +20,15 @@ from types import FrameType
 
 from balaitous.cohort.processes import ReadingProcess
 from balaitous.container.grand_challenge import MODEL, load_model, report, run_job
-from balaitous.errors import BalaitousError
+from balaitous.errors import BalaitousError, needs_extra
 
 try:
     import uvicorn
     from fastapi import FastAPI, Response
 except ImportError as error:
     raise BalaitousError(
-        f"API_METHOD=invoke needs FastAPI and uvicorn ({error}): build the image with --build-arg API_METHOD=invoke, "
-        "or pip install 'balaitous[invoke]'"
+        needs_extra("API_METHOD=invoke", f"FastAPI and uvicorn ({error})", "invoke")
+        + ", or build the image with --build-arg API_METHOD=invoke"
     ) from None
 
 log = logging.getLogger(__name__)

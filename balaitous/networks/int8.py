@@ -33,6 +33,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from balaitous.errors import needs_extra
 from balaitous.networks.unet import UNet
 from balaitous.networks.vit import ClassTokenEncoder
 
@@ -40,7 +41,7 @@ GROUP = 64  # channels of a token that share a scale: as fast as larger groups, 
 OUTLIER_SHARE = 8  # one in that many hidden neurons stays in fp32
 BATCH = 4  # images at a time while quantising
 
-INSTALL = "pip install 'balaitous[int8]'"
+OPENVINO_IS_MISSING = needs_extra("precision int8", "OpenVINO", "int8")
 
 
 # --- running ---------------------------------------------------------------------------------------------------------
@@ -84,7 +85,7 @@ def import_openvino() -> Any:
     try:
         import openvino
     except ImportError:
-        raise ValueError(f"precision int8 needs OpenVINO, which is not installed: {INSTALL}") from None
+        raise ValueError(OPENVINO_IS_MISSING) from None
     return openvino
 
 
@@ -246,7 +247,7 @@ def import_nncf() -> Any:
         with quietly():
             import nncf
     except ImportError:
-        raise ValueError(f"quantising to int8 needs NNCF, which is not installed: {INSTALL}") from None
+        raise ValueError(needs_extra("quantising to int8", "NNCF", "int8")) from None
     nncf.set_log_level(30)
     return nncf
 

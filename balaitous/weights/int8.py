@@ -14,7 +14,7 @@ from typing import Any
 
 from balaitous.errors import WeightsError
 from balaitous.files import new_folder
-from balaitous.networks.int8 import INSTALL, Int8Network
+from balaitous.networks.int8 import OPENVINO_IS_MISSING, Int8Network
 from balaitous.weights.bundle import Bundle, check_hash
 from balaitous.weights.search import user_cache
 
@@ -67,7 +67,7 @@ class Int8Store:
         try:
             return cache / "int8" / f"{self.bundle.sha256[:16]}-{version('openvino')}"
         except PackageNotFoundError:
-            raise ValueError(f"precision int8 needs OpenVINO, which is not installed: {INSTALL}") from None
+            raise ValueError(OPENVINO_IS_MISSING) from None
 
     def exists(self) -> bool:
         """Whether the networks are there, in the form that this version makes. Their files are checked when opened."""

@@ -12,7 +12,7 @@ import torch
 
 from balaitous.cohort.run import Run
 from balaitous.cohort.table import Row
-from balaitous.errors import InputError
+from balaitous.errors import InputError, needs_extra
 from balaitous.networks.runtime import choose_device
 from balaitous.severity.heads import VIEWS
 from balaitous.severity.parts import open_parts
@@ -29,7 +29,7 @@ try:
     from balaitous.training.encoder.recipe import Recipe, check_views, read_recipe
     from balaitous.training.encoder.train import Probe, train_encoder
 except ImportError:
-    raise ValueError("train encoder needs lightly and accelerate: pip install 'balaitous[train]'") from None
+    raise ValueError(needs_extra("train encoder", "lightly and accelerate", "train")) from None
 
 log = logging.getLogger(__name__)
 
