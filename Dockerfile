@@ -41,7 +41,7 @@ FROM packages
 COPY --from=sbom /tools/sbom.cdx.json /opt/balaitous/
 COPY process.py /opt/balaitous/
 COPY balaitous /opt/balaitous/balaitous
-# Weights: every bundle that lies in resources/ is baked in; a model tarball on /opt/ml/model comes before them.
+# Weights: of resources/, the severity model's bundles (.dockerignore); a model tarball on /opt/ml/model comes before them.
 COPY resources /opt/balaitous/resources
 RUN find /opt/balaitous ! -perm -a=r -exec chmod a+rX {} + && python -m compileall -q /opt/balaitous
 ENV PYTHONDONTWRITEBYTECODE=1

@@ -48,6 +48,9 @@ PyTorch for Linux: the folder `licenses/` of each such package says what may be 
 whoever publishes an image accepts that. The packages under MPL-2.0 are used as they are. What a wheel bundles inside
 (libgfortran, zlib, ITK, …) has its notices in the wheel and is not listed here.
 
+One such wheel is av's, for clips: its FFmpeg is built with x264 and x265, which are under the GPL. So it is an extra,
+in neither the image nor `./run.sh`; whoever passes on an environment or an image with it passes on GPL code.
+
 | package | licence | for |
 |---|---|---|
 """

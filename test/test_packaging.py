@@ -1,0 +1,81 @@
+"""What is installed, shipped and baked in: what is optional behind an extra, and no weights but those needed."""
+
+import re
+import tomllib
+from pathlib import PurePosixPath
+
+import pytest
+
+from balaitous.errors import needs_extra
+from balaitous.models import DEFAULT, MODELS
+from helpers import ROOT
+
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+EXTRAS = PYPROJECT["project"]["optional-dependencies"]
+FOR_DEVELOPERS = {"test"}
+
+
+def names_in(requirements):
+    return {re.match(r"[A-Za-z0-9-]+", each)[0].lower() for each in requirements}
+
+
+def kept_of_resources():
+    """The bundles that .dockerignore lets into the image."""
+    kept, inside = [], False
+    for line in (ROOT / ".dockerignore").read_text().splitlines():
+        if line == "resources/*":
+            kept, inside = [], True  # what comes after it is an exception
+        elif line.startswith("!resources/"):
+            assert inside, "an exception before the rule has no effect"
+            kept.append(PurePosixPath(line[1:]).name)
+        else:
+            assert not re.match(r"!?\*?/?resources/.*\*", line), f"read by nobody here: {line}"
+    return kept
+
+
+def test_the_image_holds_the_weights_of_its_model_and_no_others():
+    assert kept_of_resources() == list(MODELS[DEFAULT].bundles)
+    copied = re.findall(r"^COPY (resources\S*) (\S+)$", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
+    assert copied == [("resources", "/opt/balaitous/resources")]
+
+
+def test_the_wheel_holds_every_bundle_that_comes_with_the_package():
+    included = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    shipped = [f"resources/{model.bundles[-1]}" for model in MODELS.values()]
+    assert included == {folder: f"balaitous/{folder}" for folder in shipped if (ROOT / folder).exists()}
+
+
+def test_what_every_user_installs_has_no_extra_in_it():
+    optional = {name for extra in EXTRAS.values() for name in names_in(extra)} - {"balaitous", "jinja2"}
+    locked = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements.lock").read_text(), flags=re.MULTILINE))
+    assert not optional & locked
+    for script in ("run.sh", "Dockerfile"):
+        assert "requirements-extras" not in (ROOT / script).read_text()
+    assert "requirements{,-dev,-invoke,-extras}.lock" in (ROOT / "check.sh").read_text(), "the tests need all"
+
+
+def test_all_is_every_other_extra():
+    (everything,) = EXTRAS["all"]
+    named = re.fullmatch(r"balaitous\[(.*)\]", everything)[1].split(",")
+    assert set(named) == set(EXTRAS) - {"all"} - FOR_DEVELOPERS
+
+
+def test_every_extra_is_locked():
+    locked = set()
+    for file in ("requirements", "requirements-invoke", "requirements-extras", "requirements-dev"):
+        locked |= set(re.findall(r"^([a-z0-9-]+)==", (ROOT / f"{file}.lock").read_text(), flags=re.MULTILINE))
+    for extra, requirements in EXTRAS.items():
+        assert names_in(requirements) - {"balaitous"} <= locked, extra
+
+
+def test_an_extra_that_a_message_names_is_one():
+    sources = "".join(path.read_text() for path in (ROOT / "balaitous").rglob("*.py") if path.name != "errors.py")
+    calls = re.findall(r"needs_extra\(([^\n]*)\)", sources)
+    named = {re.search(r'"([a-z0-9]+)"\)?$', call.rstrip(")"))[1] for call in calls}
+    assert {"int8", "ray", "train", "invoke"} <= named <= set(EXTRAS)
+    assert "pip install 'balaitous[" not in sources, "one spelling: `needs_extra`"
+
+
+@pytest.mark.parametrize("extra", ["int8", "ray"])
+def test_a_missing_extra_is_named_with_how_to_get_it(extra):
+    assert needs_extra("this", "That", extra) == f"this needs That: pip install 'balaitous[{extra}]'"
