@@ -1,4 +1,4 @@
-"""Area under the ROC curve, with intervals: DeLong's, and of a stratified bootstrap; and a paired test of two models.
+"""Area under the ROC curve, with intervals: DeLong's, and of the platform's bootstrap; and a paired test of two models.
 
 References
 ----------
@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from grand_challenge_metrics.roc import get_bootstrapped_roc_ci_curves
 from numpy.typing import NDArray
 from scipy.stats import norm, rankdata
 from sklearn.metrics import roc_auc_score
@@ -19,7 +20,7 @@ from sklearn.metrics import roc_auc_score
 LEVEL = 0.95  # of every interval
 BOOTSTRAPS = 1000
 DRAWS_AT_A_TIME = 1_000_000  # patients drawn, so that memory does not grow with their number
-GRID = np.linspace(0, 1, 101)  # of 1 - specificity, for the band around a ROC curve
+GRID = np.linspace(0, 1, 101)  # of 1 - specificity, for the band around a ROC curve: the library's
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Auc:
     ----------
     delong, bootstrap : the same area with either interval
     standard_error : DeLong's; None where a class has a single patient
-    band : (2, 101) lower and upper 2.5 % of the bootstrapped sensitivity at 1 - specificity of `GRID`
+    band : (2, 101) where the lower and the upper 2.5 % of the bootstrapped sensitivity at 1 - specificity of `GRID` end
     """
 
     delong: Estimate
@@ -66,20 +67,40 @@ def area(outcome: NDArray, scores: NDArray, bootstraps: int = BOOTSTRAPS, seed: 
     ----------
     outcome : (patients,) bool, with both classes
     scores : (patients,) any numbers, larger where the outcome is more probable
-    bootstraps : how often patients are drawn again, with replacement, each class for itself
+    bootstraps, seed : as `bootstrap_interval`
     """
     value = float(roc_auc_score(outcome, scores))
     standard_error = delong_standard_error(*placements(outcome, scores))
-    areas, sensitivities = [], []
-    for (below,) in resampled([scores], outcome, bootstraps, seed):
-        areas.append(below.areas())
-        sensitivities.append(below.sensitivities())
+    low, high, band = bootstrap_interval(outcome, scores, bootstraps, seed)
     return Auc(
         delong=normal_interval(value, standard_error, 0.0, 1.0),
-        bootstrap=Estimate(value, *percentiles(np.concatenate(areas))),
+        bootstrap=Estimate(value, low, high),
         standard_error=standard_error,
-        band=np.stack(percentile_curves(np.concatenate(sensitivities))),
+        band=band,
     )
+
+
+def bootstrap_interval(
+    outcome: NDArray, scores: NDArray, bootstraps: int, seed: int
+) -> tuple[float, float, NDArray[np.float64]]:
+    """Interval of the area and band of the curve, by the platform's library, so that both are what a challenge shows.
+
+    The library draws from a seed of its own, so that ours shuffles the patients. And it never draws the last of them,
+    without whom it might wait forever for both classes: so a copy of the last one stands behind them.
+
+    Parameters
+    ----------
+    outcome, scores : as `area`
+    bootstraps : how often patients are drawn again, with replacement, until there are that many draws of both classes
+
+    Returns
+    -------
+    lower and upper end of the area, and the band (2, 101) at `GRID`
+    """
+    order = np.random.default_rng(seed).permutation(len(outcome))
+    order = np.append(order, order[-1])
+    found = get_bootstrapped_roc_ci_curves(scores[order], np.asarray(outcome, bool)[order], bootstraps, LEVEL)
+    return float(found.low_az_val), float(found.high_az_val), np.stack([found.low_tpr_vals, found.high_tpr_vals])
 
 
 def compare(
@@ -164,14 +185,9 @@ class Counts:
         pairs = self.positives[:1].sum() * self.negatives[:1].sum()
         return np.einsum("sk,sk->s", higher, self.negatives) / pairs
 
-    def sensitivities(self) -> NDArray[np.float64]:
-        """(samples, 101) sensitivity of each sample at 1 - specificity of `GRID`."""
-        true, false = (np.cumsum(each, axis=1) / each[0].sum() for each in (self.positives, self.negatives))
-        return np.stack([np.interp(GRID, x, y) for x, y in zip(false, true, strict=True)])
-
 
 def resampled(scores: Sequence[NDArray], outcome: NDArray, bootstraps: int, seed: int) -> Iterator[tuple[Counts, ...]]:
-    """Bootstrap samples, a chunk at a time, with the same patients for every model.
+    """Bootstrap samples, a chunk at a time, with the same patients for every model, each class drawn for itself.
 
     Parameters
     ----------
@@ -207,9 +223,3 @@ def percentiles(drawn: NDArray) -> tuple[float, float]:
     """The middle 95 % of bootstrapped values."""
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
-
-
-def percentile_curves(drawn: NDArray) -> tuple[NDArray, NDArray]:
-    """The middle 95 % at each point of bootstrapped curves, (samples, points)."""
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return low, high

@@ -148,8 +148,8 @@ def calibrate(
 
 
 def measured(name: str, tasks: Mapping[str, Task]) -> Evaluated:
-    """Tasks that have both classes, with what is measured of them."""
-    return Evaluated(name, tasks, {key: measure(task) for key, task in tasks.items()})
+    """Tasks that have both classes, with what is measured of them. No interval of an area is shown: none is drawn."""
+    return Evaluated(name, tasks, {key: measure(task, bootstraps=1) for key, task in tasks.items()})
 
 
 def summary(metrics: TaskMetrics) -> dict[str, float | None]:

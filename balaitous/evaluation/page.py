@@ -29,7 +29,7 @@ img { width: 100%; } .note { color: #555; font-size: .9em; }
 """
 NOTES = (
     f"Intervals cover {LEVEL:.0%}. AUC: area under the ROC curve, with DeLong's interval and that of a bootstrap that "
-    "draws patients of each class again; the band of the ROC curve is the bootstrap's, at each point for itself.",
+    "draws patients again; the band of the ROC curve is the bootstrap's, at each point for itself.",
     "Severity is evaluated among patients with COVID-19 only.",
     "Sensitivity and specificity have Wilson's intervals. A threshold that was found on these patients flatters; only "
     "a given one says what it would do elsewhere.",
