@@ -19,24 +19,45 @@ def names_in(requirements):
     return {re.match(r"[A-Za-z0-9-]+", each)[0].lower() for each in requirements}
 
 
-def kept_of_resources():
-    """The bundles that .dockerignore lets into the image."""
-    kept, inside = [], False
+def in_context(path):
+    """Whether .dockerignore lets a file into the build: the last pattern that fits it or its folders decides."""
+    kept = True
     for line in (ROOT / ".dockerignore").read_text().splitlines():
-        if line == "resources/*":
-            kept, inside = [], True  # what comes after it is an exception
-        elif line.startswith("!resources/"):
-            assert inside, "an exception before the rule has no effect"
-            kept.append(PurePosixPath(line[1:]).name)
-        else:
-            assert not re.match(r"!?\*?/?resources/.*\*", line), f"read by nobody here: {line}"
+        if line and not line.startswith("#"):
+            pattern = re.escape(line.lstrip("!")).replace(r"\*\*/", "(.*/)?").replace(r"\*", "[^/]*")
+            if any(re.fullmatch(pattern, str(each)) for each in (path, *PurePosixPath(path).parents)):
+                kept = line.startswith("!")
     return kept
 
 
 def test_the_image_holds_the_weights_of_its_model_and_no_others():
-    assert kept_of_resources() == list(MODELS[DEFAULT].bundles)
+    for bundle in MODELS[DEFAULT].bundles:
+        assert in_context(f"resources/{bundle}/bundle.json")
+    others = {name for model in MODELS.values() for name in model.bundles} - set(MODELS[DEFAULT].bundles)
+    for path in (
+        *(f"{name}/bundle.json" for name in others),
+        "mini-another/x.safetensors",
+        "stoic.download/x.part",
+        "x",
+    ):
+        assert not in_context(f"resources/{path}")
     copied = re.findall(r"^COPY (resources\S*) (\S+)$", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
     assert copied == [("resources", "/opt/balaitous/resources")]
+
+
+@pytest.mark.parametrize(
+    "path", ["process.py", "balaitous/cli/info.py", "requirements.lock", "tools/requirements.lock"]
+)
+def test_what_the_image_is_built_of_is_in_its_context(path):
+    assert in_context(path)
+    assert (ROOT / path).exists()
+
+
+@pytest.mark.parametrize(
+    "path", ["README.md", "test/conftest.py", "requirements-extras.lock", "balaitous/__pycache__/x"]
+)
+def test_what_it_does_without_is_not(path):
+    assert not in_context(path)
 
 
 def test_the_wheel_holds_every_bundle_that_comes_with_the_package():
