@@ -8,6 +8,7 @@ from typing import Any
 
 import balaitous
 
+SHOWN_LEVELS = 3  # of facts: where a bundle is made of another's parts, those of that one lie deeper and deeper
 RESEARCH_USE = "Research use only. Not a medical device; not for diagnosis, treatment or triage."
 
 
@@ -19,7 +20,7 @@ def card_of(facts: Mapping[str, Any]) -> str:
     facts : of ``bundle.json``, format 2
     """
     use = facts["intended_use"] if facts["intended_use"] != RESEARCH_USE else ""
-    if facts["demonstration"]:
+    if facts["demonstration"] and "demonstration" not in use.lower():
         use = f"Demonstration only: its probabilities mean nothing for a patient. {use}"
     rows = [
         f"| `{record['file']}` | {in_words(record['architecture'])} | {in_words(record['input'])} | "
@@ -59,7 +60,14 @@ def in_words(numbers: Mapping[str, Any]) -> str:
 
 
 def in_json(facts: Mapping[str, Any]) -> str:
-    """As a block of JSON, or "Not stated."."""
+    """As a block of JSON, or "Not stated."; what lies deeper than `SHOWN_LEVELS` is to be read in ``bundle.json``."""
     if not facts:
         return "Not stated."
-    return f"```json\n{json.dumps(facts, indent=1, ensure_ascii=False)}\n```"
+    return f"```json\n{json.dumps(cut(facts, SHOWN_LEVELS), indent=1, ensure_ascii=False)}\n```"
+
+
+def cut(facts: Any, levels: int) -> Any:
+    """Facts as far down as some levels; instead of a mapping below them, where it is."""
+    if not isinstance(facts, Mapping):
+        return facts
+    return {key: cut(value, levels - 1) for key, value in facts.items()} if levels else "see bundle.json"

@@ -89,9 +89,13 @@ def test_every_bundle_has_a_card_which_says_what_its_facts_say_or_what_it_was_gi
     for words in ("`some`", "`new`", "CC BY 4.0", "to try it out", "phantoms", "0.75", "not for diagnosis", "blocks 2"):
         assert words in card
     assert "demonstration" not in card.lower()
-    shown = replace(facts, demonstration=True)
+    lineage = {"of": {"name": "first", "training": {"of": {"name": "before the first"}}}}
+    shown = replace(facts, demonstration=True, training=lineage)
     out = write_bundle(tmp_path / "demonstration", shown, model="new", networks={"encoder": weights()})
-    assert "mean nothing for a patient" in (out / "CARD.md").read_text()
+    card = (out / "CARD.md").read_text()
+    assert "mean nothing for a patient" in card
+    assert "first" in card
+    assert "before the first" not in card, "a card is short"
     out = write_bundle(tmp_path / "given", facts, model="new", networks={"encoder": weights()}, card="# Mine\n")
     assert (out / "CARD.md").read_text() == "# Mine\n"
 
