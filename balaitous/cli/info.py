@@ -56,7 +56,7 @@ def model_facts(model: Model) -> dict[str, Any]:
     from balaitous.weights.search import find_bundle
 
     try:
-        bundle = bundle_facts(open_bundle(find_bundle()))
+        bundle = bundle_facts(open_bundle(find_bundle(None, model)))
     except BalaitousError as error:  # `info` is what one runs when something is wrong: it shows what it can
         bundle = {"error": str(error)}
     return {

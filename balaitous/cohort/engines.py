@@ -95,7 +95,7 @@ def ray_engine(
 
     if settings.precision == "int8":
         quantize_once(model, settings, items)
-    bundle = open_bundle(find_bundle(settings.weights))
+    bundle = open_bundle(find_bundle(settings.weights, model))
     name, _ = choose_precision(settings.precision, torch.device("cpu"))
     return Engine(
         bundle,
@@ -119,7 +119,7 @@ def quantize_once(model: Model, settings: Settings, items: Sequence[Item]) -> No
 
     if not model.quantizing:
         raise ValueError(f"precision int8 is not to be had of the model {model.name}. Leave --precision out.")
-    bundle = open_bundle(find_bundle(settings.weights))
+    bundle = open_bundle(find_bundle(settings.weights, model))
     if not Int8Store(bundle).exists():
         log.warning("quantising the networks of %r to int8, once: up to a few minutes", bundle.name)
         imported(model.quantizing)(bundle.folder, local_copies(items))

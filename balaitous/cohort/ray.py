@@ -68,7 +68,7 @@ def predict_items(
         return (row for row in nothing)
     # of this shell: nodes have environments of their own
     settings = replace(settings, weights=settings.weights or os.environ.get("BALAITOUS_WEIGHTS"))
-    bundle = open_bundle(find_bundle(settings.weights))
+    bundle = open_bundle(find_bundle(settings.weights, model))
     weights_bytes = sum(each.stat().st_size for each in bundle.folder.glob("*.safetensors"))
     ray = _import_ray()
     with ExitStack() as connection:
@@ -155,7 +155,7 @@ class Worker:
             from balaitous.weights.search import find_bundle
 
             torch.set_num_threads(threads)
-            bundle = open_bundle(find_bundle(asked.weights))
+            bundle = open_bundle(find_bundle(asked.weights, self.model))
             if bundle.sha256 != bundle_sha256:
                 raise WeightsError(
                     f"expected the weights of this run (bundle.json of SHA-256 {bundle_sha256}), found {bundle.sha256} "

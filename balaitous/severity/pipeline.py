@@ -196,7 +196,7 @@ class Balaitous:
             self.device = choose_device(device)
             self.precision, dtype = choose_precision(precision, self.device)
         use_allotted_cores()
-        self.bundle = open_parts(find_bundle(weights))
+        self.bundle = open_parts(find_bundle(weights, self.MODEL))
         self.load: Callable[[str], Network]
         if self.precision == "int8":
             self.load = partial(load_int8, self.bundle)
