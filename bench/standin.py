@@ -59,7 +59,7 @@ def published_unet() -> dict[str, Tensor]:
             tensor[outputs, wide_half : wide_half + half] = small[key][:, half:]
         else:
             tensor[outputs, : inputs[0]] = small[key]
-    return wide | unused_tensors(wide)
+    return unused_tensors(wide) | wide  # the published package takes the number of classes from the last entry
 
 
 def unused_tensors(unet: dict[str, Tensor]) -> dict[str, Tensor]:
