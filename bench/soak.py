@@ -204,7 +204,7 @@ def judge(samples: list[dict[str, Any]]) -> dict[str, Any]:
 def markdown(result: dict[str, Any]) -> str:
     """The result as a table."""
     columns = ("first", "after_warm_up", "at_the_end", "growth", "most_growth", "highest")
-    seconds = shown(result["median_seconds"])
+    seconds = redacted(result["median_seconds"])
     lines = [
         f"{result['jobs']} jobs, {result['answered']} of them answered; {seconds} s each (median)",
         "",
@@ -212,11 +212,11 @@ def markdown(result: dict[str, Any]) -> str:
         f"|---|{'---|' * len(columns)}",
     ]
     for quantity, facts in result["growth"].items():
-        lines.append(f"| {quantity.replace('_', ' ')} | {' | '.join(shown(facts[each]) for each in columns)} |")
+        lines.append(f"| {quantity.replace('_', ' ')} | {' | '.join(redacted(facts[each]) for each in columns)} |")
     return "\n".join(lines) + "\n"
 
 
-def shown(value: float | None) -> str:
+def redacted(value: float | None) -> str:
     return "" if value is None else f"{value:g}"
 
 

@@ -33,7 +33,7 @@ def evaluate(
     """Evaluate predictions as the challenge does: COVID-19 on all patients, severity among those with COVID-19."""
     set_up_logging(verbose=False)
     from balaitous.container.submission import read_predictions
-    from balaitous.evaluation.evaluate import evaluate, in_lines
+    from balaitous.evaluation.evaluate import evaluate, summary_lines
     from balaitous.evaluation.metrics import THRESHOLDS
     from balaitous.evaluation.report import write_evaluation
     from balaitous.evaluation.tasks import read_reference
@@ -43,7 +43,7 @@ def evaluate(
     other = read_predictions(compare) if compare else None
     with usage_errors():
         evaluation = evaluate(found, truth, other, thresholds=threshold or THRESHOLDS, bootstraps=bootstraps, seed=seed)
-    for line in in_lines(evaluation):
+    for line in summary_lines(evaluation):
         out.print(line, markup=False)
     for path in write_evaluation(evaluation, folder):
         out.print(f"wrote {path}", markup=False)

@@ -164,7 +164,7 @@ def train_lungs_command(
     """Train the lung U-Net on CTs with or without lung masks; interrupted, it goes on where it was."""
     set_up_logging(verbose=True)
     from balaitous.networks.runtime import choose_device, choose_precision
-    from balaitous.training.lungs.data import list_lung_scans, prepare
+    from balaitous.training.lungs.data import list_lung_scans, prepare_cases
     from balaitous.training.lungs.train import WEIGHTS_FILE, read_unet, train_lungs, write_dice
 
     if precision not in TRAINING_PRECISIONS:
@@ -177,7 +177,7 @@ def train_lungs_command(
         chosen = choose_device(device)
         _, dtype = choose_precision(precision, chosen)
         unet = read_unet(start) if start else None
-        cases = prepare(list_lung_scans(data, held_out or []) if data else [], folder / "cases", phantoms)
+        cases = prepare_cases(list_lung_scans(data, held_out or []) if data else [], folder / "cases", phantoms)
         network = train_lungs(
             cases.training,
             folder,

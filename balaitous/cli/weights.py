@@ -132,7 +132,7 @@ def calibrate_weights(
 ) -> None:
     """Make a bundle with the same weights that knows how to calibrate; `predict --calibrated` does it."""
     from balaitous.container.submission import read_predictions
-    from balaitous.evaluation.calibration import calibrate, in_lines
+    from balaitous.evaluation.calibration import calibrate, summary_lines
     from balaitous.evaluation.tasks import read_reference
     from balaitous.severity.parts import open_parts
     from balaitous.weights.search import find_bundle
@@ -140,7 +140,7 @@ def calibrate_weights(
     bundle = open_parts(find_bundle(weights))
     with usage_errors():
         before, after = calibrate(read_predictions(predictions), read_reference(reference), bundle, folder, method)
-    for line in in_lines(before, after):
+    for line in summary_lines(before, after):
         out.print(line, markup=False)
     out.print(f"wrote {folder}", markup=False)
 

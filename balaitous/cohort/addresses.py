@@ -28,7 +28,7 @@ def is_url(path: str | Path) -> bool:
     return isinstance(path, str) and "://" in path
 
 
-def shown(path: object) -> str:
+def redacted(path: object) -> str:
     """A path, an address or a text with addresses in it, without passwords and signatures: for tables and messages."""
     return SIGNATURE.sub(r"\1", PASSWORD.sub(r"\1:***@", str(path)))
 
@@ -59,7 +59,7 @@ def local_copy(path: str | Path) -> Iterator[Path]:
         try:
             yield local
         except BalaitousError as error:
-            raise type(error)(str(error).replace(str(local), shown(path))) from error
+            raise type(error)(str(error).replace(str(local), redacted(path))) from error
 
 
 @contextmanager
@@ -79,22 +79,22 @@ def reachable(url: str) -> Iterator[tuple[fsspec.AbstractFileSystem, str]]:
         raise
     except ImportError as error:
         raise InputError(
-            f"{shown(url)}: such addresses need a package that is not installed: {error}. Install it with pip, on a "
+            f"{redacted(url)}: such addresses need a package that is not installed: {error}. Install it with pip, on a "
             "cluster on every node."
         ) from None
     except FileNotFoundError:
-        raise InputError(f"no such file or folder: {shown(url)}. Check the address.") from None
+        raise InputError(f"no such file or folder: {redacted(url)}. Check the address.") from None
     except Exception as error:  # every kind of store has errors of its own; their chain may show credentials
-        reason = " ".join(shown(error).split()) or type(error).__name__
+        reason = " ".join(redacted(error).split()) or type(error).__name__
         raise InputError(
-            f"{shown(url)}: expected a file or folder, it cannot be reached ({reason}). Check the address, the "
+            f"{redacted(url)}: expected a file or folder, it cannot be reached ({reason}). Check the address, the "
             "credentials and the network."
         ) from None
 
 
 def _fetch(files: fsspec.AbstractFileSystem, root: str, folder: Path) -> Path:
     """Copy a file or folder, and what belongs to it, into `folder`."""
-    parent, _, name = shown(root).rpartition("/")
+    parent, _, name = redacted(root).rpartition("/")
     local = folder / name
     if files.info(root)["type"] == "directory":
         below = [(each, PurePosixPath(each[len(root) :].lstrip("/"))) for each in files.find(root)]

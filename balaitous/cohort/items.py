@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydicom.tag import Tag
 
-from balaitous.cohort.addresses import is_url, reachable, shown
+from balaitous.cohort.addresses import is_url, reachable, redacted
 from balaitous.ct.dicom import read_header
 from balaitous.errors import InputError
 from balaitous.reading.headers import IMAGE_ENDINGS
@@ -85,7 +85,7 @@ class Item:
     @property
     def name(self) -> str:
         """The PatientID of tables: of its file without ending, of its folder."""
-        path = Path(os.path.abspath(shown(self.path)))
+        path = Path(os.path.abspath(redacted(self.path)))
         endings = (ending for kind in KINDS.values() for ending in kind.endings)
         ending = next((each for each in endings if path.name.lower().endswith(each)), "")
         return path.name if path.is_dir() else path.name[: len(path.name) - len(ending)]
@@ -122,7 +122,7 @@ def list_items(paths: Sequence[str | Path], model: Model, given: Mapping[str, An
             raise InputError(
                 f"no such file or folder: {path}. Expected a {what_of(model.reads)}, a folder of them or a .csv."
             )
-        if shown(path).lower().endswith(".csv"):
+        if redacted(path).lower().endswith(".csv"):
             items += read_list(path, model, given)
             continue
         if not isinstance(path, Path):
@@ -132,7 +132,7 @@ def list_items(paths: Sequence[str | Path], model: Model, given: Mapping[str, An
         if not found:
             endings = ", ".join(ending for kind in model.reads for ending in KINDS[kind].endings)
             raise InputError(
-                f"no {what_of(model.reads)} in {shown(path)}: expected files that end in {endings}, or DICOM files. "
+                f"no {what_of(model.reads)} in {redacted(path)}: expected files that end in {endings}, or DICOM files. "
                 "Check the path."
             )
         items += [Item(each, given) for each in found]
@@ -152,17 +152,19 @@ def read_list(path: Path | str, model: Model, given: Mapping[str, Any]) -> list[
     try:
         table = pd.read_csv(BytesIO(content), dtype=str, keep_default_na=False)
     except ValueError as error:
-        raise InputError(f"{shown(path)} is not a readable CSV ({error}). Expected columns path[,age,sex].") from None
+        raise InputError(
+            f"{redacted(path)} is not a readable CSV ({error}). Expected columns path[,age,sex]."
+        ) from None
     read = {str(name): str(name).strip().lower() for name in table.columns}
     names = {name: SAME_COLUMNS.get(own, own) for name, own in read.items()}
     expected = ", ".join(("path", *model.given))
     if "path" not in names.values():
-        raise InputError(f"{shown(path)} has no column 'path' (found: {', '.join(names)}). Expected {expected}.")
+        raise InputError(f"{redacted(path)} has no column 'path' (found: {', '.join(names)}). Expected {expected}.")
     if twice := {name for name in names.values() if list(names.values()).count(name) > 1}:
-        raise InputError(f"{shown(path)} has several columns for {', '.join(sorted(twice))}. Keep one of each.")
+        raise InputError(f"{redacted(path)} has several columns for {', '.join(sorted(twice))}. Keep one of each.")
     known = {*LIST_COLUMNS, *model.given, *model.outputs}
     if unknown := [own for own, name in names.items() if name not in known]:
-        log.warning("%s: columns that are not used: %s (known: %s)", shown(path), ", ".join(unknown), expected)
+        log.warning("%s: columns that are not used: %s (known: %s)", redacted(path), ", ".join(unknown), expected)
     items = []
     for number, row in enumerate(table.rename(columns=names).to_dict("records"), start=2):
         try:
@@ -170,7 +172,7 @@ def read_list(path: Path | str, model: Model, given: Mapping[str, Any]) -> list[
             own = {name: fact(name, row[name]) for name in model.given if row.get(name)}
             resolve(Patient(), own.get("age"), own.get("sex"))
         except ValueError as error:
-            raise InputError(f"{shown(path)}, line {number}: {error} Correct age (years) or sex (M, F).") from None
+            raise InputError(f"{redacted(path)}, line {number}: {error} Correct age (years) or sex (M, F).") from None
         items.append(Item(each, {**given, **own}))
     return items
 

@@ -12,7 +12,7 @@ from itertools import islice
 from threading import Lock, local
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
-from balaitous.cohort.addresses import local_copy, shown
+from balaitous.cohort.addresses import local_copy, redacted
 from balaitous.cohort.processes import ReadingProcess, leave_interrupts_to_main_thread, reader_died
 from balaitous.cohort.table import Prediction, Row, row_of
 
@@ -93,9 +93,9 @@ def outcome_of(
                 keep(prediction)
             return prediction
     except BrokenProcessPool:
-        return reader_died(shown(item.path))
+        return reader_died(redacted(item.path))
     except Exception as error:
-        log.debug("%s failed", shown(item.path), exc_info=True)
+        log.debug("%s failed", redacted(item.path), exc_info=True)
         return error
 
 

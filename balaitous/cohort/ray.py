@@ -183,15 +183,15 @@ class Worker:
         """What the local engine would give for the item."""
         import ray
 
-        from balaitous.cohort.addresses import shown
+        from balaitous.cohort.addresses import redacted
         from balaitous.cohort.local import predict_item
         from balaitous.cohort.table import row_of
 
         if ray.get(self.attempts.begin.remote(index)) <= ATTEMPTS:
             return predict_item(self.predictor, item)
         given_up = InputError(
-            f"{shown(item.path)}: {ATTEMPTS} workers died of it, for want of memory most likely. Give each more (fewer "
-            "--workers), or bring the scan with thicker slices."
+            f"{redacted(item.path)}: {ATTEMPTS} workers died of it, for want of memory most likely. Give each more (with "
+            "fewer --workers), or bring the scan with thicker slices."
         )
         return row_of(item, given_up, self.model)
 

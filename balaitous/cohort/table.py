@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from balaitous.checks import check_value, verdict
-from balaitous.cohort.addresses import shown
+from balaitous.cohort.addresses import redacted
 from balaitous.errors import explain
 from balaitous.files import write_whole
 from balaitous.models import imported
@@ -99,7 +99,7 @@ def row_of(item: Item, outcome: Prediction | Exception, model: Model) -> Row:
     """The row of an item that was predicted, or that failed."""
     row = row_names(item) | quality_of(getattr(outcome, "checks", ()))
     if isinstance(outcome, Exception):
-        row |= {"status": "failed", "error": shown(explain(outcome)), "error_kind": type(outcome).__name__}
+        row |= {"status": "failed", "error": redacted(explain(outcome)), "error_kind": type(outcome).__name__}
     else:
         made_by = vars(outcome.provenance)
         row |= {"status": "ok", "input_sha256": outcome.input_sha256, **outcome.row()}
@@ -108,12 +108,12 @@ def row_of(item: Item, outcome: Prediction | Exception, model: Model) -> Row:
             "seconds": round(sum(round(each, 3) for each in outcome.seconds.values()), 3),
             "warnings": "; ".join(outcome.warnings) or None,
         }
-    return {name: in_a_line(row.get(name)) for name in columns_of(model)}
+    return {name: escape_controls(row.get(name)) for name in columns_of(model)}
 
 
 def row_names(item: Item) -> Row:
     """How an item is called in its row: ``PatientID`` and ``path``."""
-    return {"PatientID": in_a_line(item.name), "path": in_a_line(shown(item.path))}
+    return {"PatientID": escape_controls(item.name), "path": escape_controls(redacted(item.path))}
 
 
 def quality_of(checks: Iterable[Check]) -> Row:
@@ -131,7 +131,7 @@ def checks_of(row: Row, model: Model) -> list[Check]:
     return [check_value(name, value, limits[name]) for name, value in values.items()]
 
 
-def in_a_line(value: Any) -> Any:
+def escape_controls(value: Any) -> Any:
     """A text with what a line of a table cannot hold written as escapes; anything else as it is."""
     if not isinstance(value, str):
         return value
@@ -198,7 +198,7 @@ def read_table(path: Path, columns: Columns) -> list[Row]:
     try:
         match path.suffix.lower():
             case ".csv":
-                rows = read_csv(path, columns)
+                rows = read_rows(path, columns)
             case ".json":
                 rows = json.loads(path.read_bytes())
             case ".parquet":
@@ -215,7 +215,7 @@ def read_table(path: Path, columns: Columns) -> list[Row]:
     return rows
 
 
-def read_csv(path: Path, columns: Columns) -> list[Row]:
+def read_rows(path: Path, columns: Columns) -> list[Row]:
     """Rows with the types of the columns, None where a field is empty."""
     whole, _, _ = path.read_bytes().rpartition(b"\n")  # behind the last line end lies nothing, or half a row
     header, *records = csv.reader(whole.decode().split("\n"), strict=True)

@@ -76,9 +76,9 @@ def read_inputs(input_dir: Path) -> JobInputs:
     if not path.exists():
         return JobInputs()
     items = parse_items(read_json(path))
-    scan = only([item for item in items if item.is_scan])
-    age = only([item for item in items if item.slug in AGE_SOCKETS and not item.is_scan])
-    sex = only([item for item in items if item.slug in SEX_SOCKETS and not item.is_scan])
+    scan = single([item for item in items if item.is_scan])
+    age = single([item for item in items if item.slug in AGE_SOCKETS and not item.is_scan])
+    sex = single([item for item in items if item.slug in SEX_SOCKETS and not item.is_scan])
     if unknown := [item for item in items if item not in (scan, age, sex)]:
         raise InputError(
             f"{INPUTS_FILE}: expected the sockets of a CT in {SCANS_FOLDER} and, where wanted, of an age "
@@ -115,7 +115,7 @@ def parse_item(entry: Any) -> Socket:
     return Socket(slug, None if path is None else str(path), fields.get("value"), None if name is None else str(name))
 
 
-def only(items: list[Socket]) -> Socket | None:
+def single(items: list[Socket]) -> Socket | None:
     """The item, if there is one; of several none can be preferred."""
     if len(items) > 1:
         raise InputError(

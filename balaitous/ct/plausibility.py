@@ -18,7 +18,7 @@ MAXIMUM_LITRES = 3000.0  # a bore of 1 m × 1 m over that length; resampled, som
 DIRECTION_TOLERANCE = 1e-2  # of direction cosines: 0.6°; some writers round them to three digits
 FLOOR_HU = -1024  # air on the 12-bit scale of CT; scanners pad outside the field of view with anything below
 CEILING_HU = np.iinfo(np.int16).max  # metal reaches some 30,000 HU on an extended scale
-AIR_HU = -200  # a chest CT has air, near −1000 HU, in and around the patient; fat ends at −150
+AIR_BELOW_HU = -200  # a chest CT has air, near −1000 HU, in and around the patient; fat ends at −150
 
 
 def check_volume(
@@ -68,7 +68,7 @@ def check_hounsfield(low: float, high: float, *, integral: bool) -> None:
             f"expected Hounsfield units with air near −1000, found whole numbers from {low:g} to {high:g}: this looks "
             "like a label mask or an 8-bit picture; give the CT itself"
         )
-    if low >= AIR_HU or high > CEILING_HU:
+    if low >= AIR_BELOW_HU or high > CEILING_HU:
         raise InputError(
             f"expected Hounsfield units (air near −1000, at most {CEILING_HU}), found {low:g} to {high:g}; apply the "
             "rescale slope and intercept (often: subtract 1024)"

@@ -27,7 +27,7 @@ THUMBNAIL = 64  # pixels a side, at least, of what slices are compared on: noise
 HIGHEST_HU = 3071  # the 12-bit scale of CT ends here
 PEAK_SIGMA_HU = 10.0  # less than noise widens a peak
 PEAK_SHARE = 0.005  # of all voxels, under which there is no peak to speak of
-AIR_HU = (FLOOR_HU, -300)
+AIR_RANGE_HU = (FLOOR_HU, -300)
 TISSUE_HU = (-200, 300)
 BODY_ABOVE_HU = -200
 DENSE_ABOVE_HU = 300
@@ -62,7 +62,7 @@ def check_scan(ct: CT) -> tuple[Check, ...]:
         "slice_spacing": z,
         "slice_order": steps.mean() / far.mean() if far.any() else None,
         "slice_jump": largest_jump(steps),
-        "air_peak": peak(counts, *AIR_HU),
+        "air_peak": peak(counts, *AIR_RANGE_HU),
         "soft_tissue_peak": peak(counts, *TISSUE_HU),
         "dense_share": 100 * dense / body if body else None,
     }

@@ -28,7 +28,7 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.model_selection import StratifiedKFold
 
 from balaitous.errors import InputError, WeightsError
-from balaitous.evaluation.figures import calibration_figure, in_words, save
+from balaitous.evaluation.figures import calibration_figure, format_estimate, save
 from balaitous.evaluation.metrics import Evaluated, TaskMetrics, logistic_regression, logits, measure
 from balaitous.evaluation.tasks import Predictions, Reference, Task, match
 from balaitous.files import new_folder
@@ -158,7 +158,7 @@ def summary(metrics: TaskMetrics) -> dict[str, float | None]:
     return {"brier": metrics.brier, "slope": fit.slope.value, "intercept": fit.intercept.value}
 
 
-def in_lines(before: Evaluated, after: Evaluated) -> list[str]:
+def summary_lines(before: Evaluated, after: Evaluated) -> list[str]:
     """What calibration changes, for a terminal."""
     lines = []
     for key, task in before.tasks.items():
@@ -166,8 +166,8 @@ def in_lines(before: Evaluated, after: Evaluated) -> list[str]:
             if metrics := model.metrics[key]:
                 fit = metrics.calibration
                 lines.append(
-                    f"{task.title}, {model.name}: Brier {metrics.brier:.4f}, slope {in_words(fit.slope)}, "
-                    f"intercept {in_words(fit.intercept)}"
+                    f"{task.title}, {model.name}: Brier {metrics.brier:.4f}, slope {format_estimate(fit.slope)}, "
+                    f"intercept {format_estimate(fit.intercept)}"
                 )
     return lines
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from balaitous.evaluation.auc import BOOTSTRAPS, Difference, compare
-from balaitous.evaluation.figures import in_words
+from balaitous.evaluation.figures import format_estimate
 from balaitous.evaluation.metrics import THRESHOLDS, Evaluated, measure
 from balaitous.evaluation.tasks import Predictions, Reference, match
 
@@ -76,18 +76,20 @@ def evaluate(
     return Evaluation(models, differences, bootstraps, seed)
 
 
-def in_lines(evaluation: Evaluation) -> list[str]:
+def summary_lines(evaluation: Evaluation) -> list[str]:
     """What matters most, for a terminal."""
     lines = []
     for model in evaluation.models:
         for key, task in model.tasks.items():
             metrics = model.metrics[key]
-            found = f"AUC {in_words(metrics.auc.delong)}, Brier {metrics.brier:.3f}" if metrics else "not measured"
+            found = (
+                f"AUC {format_estimate(metrics.auc.delong)}, Brier {metrics.brier:.3f}" if metrics else "not measured"
+            )
             reason = f" ({task.gap})" if task.gap else ""
             counts = f"{len(task.outcome)} patients, {int(task.outcome.sum())} with it"
             lines.append(f"{model.name}: {task.title}: {found}{reason}; {counts}")
     for key, difference in evaluation.differences.items():
         if difference:
             title = evaluation.models[0].tasks[key].title
-            lines.append(f"first minus second: {title}: {in_words(difference.delong)}, DeLong")
+            lines.append(f"first minus second: {title}: {format_estimate(difference.delong)}, DeLong")
     return lines

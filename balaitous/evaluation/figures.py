@@ -37,7 +37,7 @@ def roc_figure(models: Sequence[Evaluated]) -> Figure:
         for colour, task, metrics in curves(axes, models, key):
             false, true, _ = roc_curve(task.outcome, task.probability)
             axes.fill_between(GRID, *metrics.auc.band, color=colour, alpha=0.15, linewidth=0)
-            axes.plot(false, true, color=colour, linewidth=1.6, label=f"AUC {in_words(metrics.auc.delong)}")
+            axes.plot(false, true, color=colour, linewidth=1.6, label=f"AUC {format_estimate(metrics.auc.delong)}")
         label(axes, models, "lower right")
     return figure
 
@@ -56,7 +56,7 @@ def calibration_figure(models: Sequence[Evaluated]) -> Figure:
             predicted = [each.predicted for each in fit.curve]
             observed = [(each.observed.ci_low, each.observed.value, each.observed.ci_high) for each in fit.curve]
             low, share, high = np.array(observed, dtype=float).T
-            spread, text = (share - low, high - share), f"slope {in_words(fit.slope)}"
+            spread, text = (share - low, high - share), f"slope {format_estimate(fit.slope)}"
             axes.errorbar(predicted, share, spread, color=colour, marker="o", ms=4, linewidth=1.2, label=text)
             below.hist(task.probability, HISTOGRAM_EDGES, color=colour, histtype="step")
         label(axes, models, "upper left")
@@ -87,7 +87,7 @@ def shortened(name: str) -> str:
     return name if len(name) <= LEGEND_LETTERS else f"…{name[1 - LEGEND_LETTERS :]}"
 
 
-def in_words(estimate: Estimate) -> str:
+def format_estimate(estimate: Estimate) -> str:
     """0.893 (0.833–0.953), or −0.1 (−0.2 to 0.1) with three decimals; a dash where there is no number."""
     value, low, high = estimate.value, estimate.ci_low, estimate.ci_high
     if value is None or low is None or high is None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import balaitous
 from balaitous.evaluation.auc import LEVEL
-from balaitous.evaluation.figures import in_words
+from balaitous.evaluation.figures import format_estimate
 
 if TYPE_CHECKING:
     from balaitous.evaluation.evaluate import Evaluation
@@ -89,7 +89,11 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def area_rows(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
     for task, metrics, *head in results(evaluation):
         counts = (str(len(task.outcome)), str(int(task.outcome.sum())))
-        areas = (in_words(metrics.auc.delong), in_words(metrics.auc.bootstrap)) if metrics else ("not measured", "–")
+        areas = (
+            (format_estimate(metrics.auc.delong), format_estimate(metrics.auc.bootstrap))
+            if metrics
+            else ("not measured", "–")
+        )
         yield (*head, *counts, *areas)
 
 
@@ -98,10 +102,10 @@ def difference_rows(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
         if found:
             yield (
                 evaluation.models[0].tasks[key].title,
-                in_words(found.delong),
-                p_in_words(found.p_value_delong),
-                in_words(found.bootstrap),
-                p_in_words(found.p_value_bootstrap),
+                format_estimate(found.delong),
+                format_p_value(found.p_value_delong),
+                format_estimate(found.bootstrap),
+                format_p_value(found.p_value_bootstrap),
             )
 
 
@@ -110,14 +114,20 @@ def calibration_rows(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
         if metrics:
             fit = metrics.calibration
             scores = (f"{metrics.brier:.4f}", f"{metrics.brier_of_prevalence:.4f}")
-            yield (*head, *scores, in_words(fit.slope), in_words(fit.intercept))
+            yield (*head, *scores, format_estimate(fit.slope), format_estimate(fit.intercept))
 
 
 def point_rows(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
     for _, metrics, *head in results(evaluation):
         for point in metrics.points if metrics else ():
             threshold = "nobody" if point.threshold is None else f"{point.threshold:.3f}"
-            yield (*head, threshold, point.chosen, in_words(point.sensitivity), in_words(point.specificity))
+            yield (
+                *head,
+                threshold,
+                point.chosen,
+                format_estimate(point.sensitivity),
+                format_estimate(point.specificity),
+            )
 
 
 def reasons(evaluation: Evaluation) -> list[str]:
@@ -137,7 +147,7 @@ def results(evaluation: Evaluation) -> Iterator[tuple[Task, TaskMetrics | None, 
             yield model.tasks[key], model.metrics[key], first.title, model.name
 
 
-def p_in_words(p_value: float | None) -> str:
+def format_p_value(p_value: float | None) -> str:
     """A p-value as journals print it."""
     if p_value is None:
         return "–"

@@ -113,10 +113,10 @@ def read_reference(path: Path) -> Reference:
     if unclear:
         raise InputError(
             f"{path}: expected 0 or 1 as probCOVID of every patient, and as probSevere of those with COVID-19; found "
-            f"something else for {some(unclear)}. Correct these lines."
+            f"something else for {first_few(unclear)}. Correct these lines."
         )
     if twice := repeated(patients):
-        raise InputError(f"{path}: expected every patient once, found twice or more: {some(twice)}. Remove lines.")
+        raise InputError(f"{path}: expected every patient once, found twice or more: {first_few(twice)}. Remove lines.")
     if not patients:
         raise InputError(f"{path}: expected a line for every patient, found none. Is it the right file?")
     return Reference(patients, np.array(covid, dtype=bool), np.array(severe, dtype=bool))
@@ -185,18 +185,18 @@ def match(predictions: Predictions, reference: Reference) -> dict[str, Task]:
     expected, source = f"one prediction for each of {len(reference.patients)} patients", predictions.name
     if twice := repeated([*predictions.patients, *predictions.failed]):
         raise DuplicatePredictionsError(
-            f"{source}: expected {expected}, found several for {some(twice)}. Keep one of each."
+            f"{source}: expected {expected}, found several for {first_few(twice)}. Keep one of each."
         )
     known = set(reference.patients)
     if extra := [name for name in (*predictions.patients, *predictions.failed) if name not in known]:
         raise ExtraPredictionsError(
-            f"{source}: expected {expected}, found some of others: {some(extra)}. Remove them, or take the reference "
-            "that has them."
+            f"{source}: expected {expected}, found some of others: {first_few(extra)}. Remove them, or take the "
+            "reference that has them."
         )
     index = {name: position for position, name in enumerate(predictions.patients)}
     if missing := [name for name in reference.patients if name not in index]:
         raise MissingPredictionsError(
-            f"{source}: expected {expected}, found none for {some(missing)}{why_failed(predictions, missing)}. "
+            f"{source}: expected {expected}, found none for {first_few(missing)}{why_failed(predictions, missing)}. "
             "Predict these as well: an evaluation that leaves patients out cannot be compared."
         )
     order = [index[name] for name in reference.patients]
@@ -206,8 +206,8 @@ def match(predictions: Predictions, reference: Reference) -> dict[str, Task]:
         wrong = [name for name, good in zip(reference.patients, valid, strict=True) if not good]
         first = int(np.argmin(valid))
         raise InvalidPredictionsError(
-            f"{source}: expected two finite numbers in [0, 1] for every patient, found others for {some(wrong)}, such "
-            f"as {covid[first]:g} (COVID-19) and {severe[first]:g} (severe). Predict these again."
+            f"{source}: expected two finite numbers in [0, 1] for every patient, found others for {first_few(wrong)}, "
+            f"such as {covid[first]:g} (COVID-19) and {severe[first]:g} (severe). Predict these again."
         )
     return {
         "covid": Task("COVID-19", reference.covid, covid),
@@ -228,7 +228,7 @@ def repeated(names: Iterable[str]) -> list[str]:
     return [name for name, count in Counter(names).items() if count > 1]
 
 
-def some(names: Sequence[str]) -> str:
+def first_few(names: Sequence[str]) -> str:
     """The first few names, and how many there are."""
     rest = len(names) - NAMES_SHOWN
     return ", ".join(names[:NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

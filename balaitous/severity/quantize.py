@@ -36,7 +36,7 @@ SCANS = 4  # that they come from, at most
 
 
 @dataclass(frozen=True)
-class Calibration:
+class QuantizationSlices:
     """Slices as the networks see them, in HU: body crops (N, 256, 256), and views of the encoders (N, 224, 224)."""
 
     crops: NDArray
@@ -91,7 +91,7 @@ def quantize_bundle(folder: str | Path, scans: Iterable[str | Path | CT]) -> Pat
     return store.folder
 
 
-def gather(bundle: Bundle, scans: Iterable[str | Path | CT]) -> Calibration:
+def gather(bundle: Bundle, scans: Iterable[str | Path | CT]) -> QuantizationSlices:
     """Slices of the first `SCANS` scans that can be used, evenly spread over them.
 
     Raises
@@ -114,7 +114,7 @@ def gather(bundle: Bundle, scans: Iterable[str | Path | CT]) -> Calibration:
             break
     if not views:
         raise InputError(f"expected a scan to quantise the networks on, found none that can be used. {problem or ''}")
-    return Calibration(
+    return QuantizationSlices(
         crops=spread(crops),
         full=spread([view.image for view in views]),
         lung=spread([np.where(view.mask, view.image, view.image.dtype.type(AIR_HU)) for view in views]),

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from balaitous.errors import WeightsError
-from balaitous.evaluation.tasks import some
+from balaitous.evaluation.tasks import first_few
 from balaitous.files import remove_partials, replacing, write_whole
 
 CHECKPOINT_FILE, RECORD_FILE = "checkpoint.pt", "training.json"
@@ -53,7 +53,7 @@ class Resumable:
         record = self.folder / RECORD_FILE
         before, now = flat(json.loads(record.read_bytes()) if record.exists() else {}), flat(self.made_by)
         if changed := [key for key in before | now if before.get(key) != now.get(key)]:
-            what = some([f"{key} {now.get(key, 'absent')} (was {before.get(key, 'absent')})" for key in changed])
+            what = first_few([f"{key} {now.get(key, 'absent')} (was {before.get(key, 'absent')})" for key in changed])
             raise ValueError(
                 f"{self.folder} holds a training with other settings: {what}. Go on with the same ones, or choose "
                 "another folder; its weights can be the start there."

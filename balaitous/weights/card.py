@@ -23,7 +23,7 @@ def card_of(facts: Mapping[str, Any]) -> str:
     if facts["demonstration"] and "demonstration" not in use.lower():
         use = f"Demonstration only: its probabilities mean nothing for a patient. {use}"
     rows = [
-        f"| `{record['file']}` | {in_words(record['architecture'])} | {in_words(record['input'])} | "
+        f"| `{record['file']}` | {format_numbers(record['architecture'])} | {format_numbers(record['input'])} | "
         f"{', '.join(record['outputs'])} |"
         for record in facts["networks"].values()
     ]
@@ -51,7 +51,7 @@ Weights of the model `{facts["model"]}`. Licence: {facts["licence"]}. Made with 
 """
 
 
-def in_words(numbers: Mapping[str, Any]) -> str:
+def format_numbers(numbers: Mapping[str, Any]) -> str:
     """unet, classes 3, depth 5"""
     return ", ".join(
         str(value) if key == "kind" else f"{key} {'×'.join(map(str, value)) if key == 'size' else value}"

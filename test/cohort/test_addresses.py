@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balaitous.cohort.addresses import is_url, local_copy, shown
+from balaitous.cohort.addresses import is_url, local_copy, redacted
 from balaitous.ct.volume import CT, read_ct, write_mha
 from balaitous.errors import InputError, NoLungError
 from helpers.dicom import hu_volume, write_series
@@ -141,7 +141,7 @@ def test_errors_about_the_copy_stay_of_their_kind(memory):
     ],
 )
 def test_passwords_and_signatures_are_not_shown(address, expected):
-    assert shown(address) == expected
+    assert redacted(address) == expected
 
 
 @given(
@@ -149,7 +149,7 @@ def test_passwords_and_signatures_are_not_shown(address, expected):
     host=st.from_regex(r"[a-z]{3}\.[a-z]{2}", fullmatch=True),
 )
 def test_whatever_the_password_it_is_not_shown(password, host):
-    assert shown(f"ftp://user:{password}@{host}/scan.mha") == f"ftp://user:***@{host}/scan.mha"
+    assert redacted(f"ftp://user:{password}@{host}/scan.mha") == f"ftp://user:***@{host}/scan.mha"
 
 
 def test_a_password_stays_out_of_messages(memory):

@@ -169,20 +169,22 @@ class Ibot(nn.Module):
             device=images.device,
         )
         with torch.no_grad():
-            taught_class, taught_tokens = self.teacher(images)
-            taught_patches = self.teacher.patch_head(taught_tokens[mask.flatten(1)]).float()
-        said_class, said_tokens = self.student(images, mask)
-        said_patches = self.student.patch_head(said_tokens[mask.flatten(1)]).float()
-        said = list(said_class.chunk(len(large)))
+            teacher_class, teacher_tokens = self.teacher(images)
+            teacher_patches = self.teacher.patch_head(teacher_tokens[mask.flatten(1)]).float()
+        student_class, student_tokens = self.student(images, mask)
+        student_patches = self.student.patch_head(student_tokens[mask.flatten(1)]).float()
+        answers = list(student_class.chunk(len(large)))
         if small:
-            said += list(self.student(torch.cat(small))[0].chunk(len(small)))
+            answers += list(self.student(torch.cat(small))[0].chunk(len(small)))
         with torch.autocast(images.device.type, enabled=False):  # three digits are too few for a loss
-            class_loss = self.class_loss(list(taught_class.chunk(len(large))), said, teacher_temp=teacher_temperature)
-            patch_loss = self.patch_loss(taught_patches, said_patches, mask, teacher_temp=teacher_temperature)
+            class_loss = self.class_loss(
+                list(teacher_class.chunk(len(large))), answers, teacher_temp=teacher_temperature
+            )
+            patch_loss = self.patch_loss(teacher_patches, student_patches, mask, teacher_temp=teacher_temperature)
         return class_loss, patch_loss
 
     @torch.no_grad()
-    def teach(self, momentum: float) -> None:
+    def update_teacher(self, momentum: float) -> None:
         """Move the teacher towards the student."""
         update_momentum(self.student, self.teacher, momentum)
 

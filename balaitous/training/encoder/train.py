@@ -151,7 +151,7 @@ def train_encoder(
                 optimizer.zero_grad()
             if not accelerator.sync_gradients:
                 continue
-            ibot.teach(now["teacher_momentum"])
+            ibot.update_teacher(now["teacher_momentum"])
             step += 1
             if lead:
                 losses = {"class_loss": class_loss.item(), "patch_loss": patch_loss.item()}

@@ -36,7 +36,7 @@ KEYS = (
 
 
 @dataclass(frozen=True)
-class LabelledFeatures:
+class FeatureTable:
     """Patients with features and outcomes.
 
     Attributes
@@ -54,10 +54,10 @@ class LabelledFeatures:
     covid: NDArray[np.bool_]
     severe: NDArray[np.bool_]
 
-    def of(self, index: NDArray) -> LabelledFeatures:
+    def of(self, index: NDArray) -> FeatureTable:
         """Some of the patients, by number or mask."""
         rows = np.arange(len(self.patients))[index]
-        return LabelledFeatures(
+        return FeatureTable(
             patients=[self.patients[row] for row in rows],
             features={view: features[rows] for view, features in self.features.items()},
             **{name: getattr(self, name)[rows] for name in ("age_years", "sex", "covid", "severe")},
@@ -81,20 +81,20 @@ class CrossValidation:
 
     Attributes
     ----------
-    held_out : (repeats, patients) probabilities, by the names in `KEYS`
+    out_of_fold : (repeats, patients) probabilities, by the names in `KEYS`
     folds : (repeats, patients) number of the fold that the patient was set aside with
     """
 
-    held_out: Mapping[str, NDArray[np.float64]]
+    out_of_fold: Mapping[str, NDArray[np.float64]]
     folds: NDArray[np.int64]
 
     def pooled(self, key: str) -> NDArray[np.float64]:
         """(patients,) mean over the repeats."""
-        return self.held_out[key].mean(0)
+        return self.out_of_fold[key].mean(0)
 
 
 def cross_validate(
-    data: LabelledFeatures,
+    data: FeatureTable,
     *,
     components: int | None = None,
     repeats: int = REPEATS,
@@ -122,26 +122,26 @@ def cross_validate(
     splitter = RepeatedStratifiedKFold(n_splits=folds, n_repeats=repeats, random_state=seed)
     splits = list(splitter.split(data.strata, data.strata))
     predicted = Parallel(n_jobs=jobs)(
-        delayed(fit_and_predict)(data, fitted, set_aside, components, seed) for fitted, set_aside in splits
+        delayed(fit_and_predict)(data, fitted, held_out, components, seed) for fitted, held_out in splits
     )
     shape = (repeats, len(data.patients))
-    held_out, numbers = {key: np.empty(shape) for key in KEYS}, np.empty(shape, int)
-    for i, ((_, set_aside), probabilities) in enumerate(zip(splits, predicted, strict=True)):
-        numbers[i // folds, set_aside] = i % folds
+    out_of_fold, numbers = {key: np.empty(shape) for key in KEYS}, np.empty(shape, int)
+    for i, ((_, held_out), probabilities) in enumerate(zip(splits, predicted, strict=True)):
+        numbers[i // folds, held_out] = i % folds
         for key in KEYS:
-            held_out[key][i // folds, set_aside] = probabilities[key]
-    return CrossValidation(held_out, numbers)
+            out_of_fold[key][i // folds, held_out] = probabilities[key]
+    return CrossValidation(out_of_fold, numbers)
 
 
 def fit_and_predict(
-    data: LabelledFeatures, fitted: NDArray, set_aside: NDArray, components: int | None, seed: int
+    data: FeatureTable, fitted: NDArray, held_out: NDArray, components: int | None, seed: int
 ) -> dict[str, NDArray[np.float64]]:
     """Probabilities of the patients set aside, by heads fitted on the others."""
     heads = Heads(fit_heads(data.of(fitted), components=components, seed=seed))
-    return predict(heads, data.of(set_aside))
+    return predict(heads, data.of(held_out))
 
 
-def predict(heads: Heads, data: LabelledFeatures) -> dict[str, NDArray[np.float64]]:
+def predict(heads: Heads, data: FeatureTable) -> dict[str, NDArray[np.float64]]:
     """(patients,) probabilities by the names in `KEYS`."""
     rows = [
         heads.probabilities({view: data.features[view][i] for view in VIEWS}, data.age_years[i], data.sex[i])
@@ -151,7 +151,7 @@ def predict(heads: Heads, data: LabelledFeatures) -> dict[str, NDArray[np.float6
 
 
 @threadpool_limits.wrap(limits=1)  # products this small take ten times as long with more threads
-def fit_heads(data: LabelledFeatures, *, components: int | None = None, seed: int = 0) -> dict[str, NDArray]:
+def fit_heads(data: FeatureTable, *, components: int | None = None, seed: int = 0) -> dict[str, NDArray]:
     """Fit the four logistic regressions; severity on patients with COVID-19 only, as in the challenge.
 
     Parameters
@@ -166,12 +166,12 @@ def fit_heads(data: LabelledFeatures, *, components: int | None = None, seed: in
     for outcome in OUTCOMES:
         known = data if outcome == "covid" else data.of(data.covid)
         truth = known.covid if outcome == "covid" else known.severe
-        held_out = {}
+        out_of_fold = {}
         for view in VIEWS:
             head = fit_head(known.inputs(view, outcome), truth, components, seed)
             arrays[f"coef_{view}_{outcome}"], arrays[f"intercept_{view}_{outcome}"] = head.coef, head.intercept
-            held_out[view] = head.held_out
-        full = best_weight(held_out["full"], held_out["lung"], truth)
+            out_of_fold[view] = head.out_of_fold
+        full = best_weight(out_of_fold["full"], out_of_fold["lung"], truth)
         arrays[f"alpha_full_{outcome}"], arrays[f"alpha_lung_{outcome}"] = np.array(full), np.array(1 - full)
     return arrays
 
@@ -185,13 +185,13 @@ class FittedHead:
     coef : (width,)
     intercept : ()
     strength : inverse regularisation, one of `STRENGTHS`
-    held_out : (patients,) probabilities of the patients it was fitted on, each from a fit without that patient
+    out_of_fold : (patients,) probabilities of the patients it was fitted on, each from a fit without that patient
     """
 
     coef: NDArray[np.float64]
     intercept: NDArray[np.float64]
     strength: float
-    held_out: NDArray[np.float64]
+    out_of_fold: NDArray[np.float64]
 
 
 def fit_head(inputs: NDArray, truth: NDArray[np.bool_], components: int | None = None, seed: int = 0) -> FittedHead:
@@ -204,19 +204,19 @@ def fit_head(inputs: NDArray, truth: NDArray[np.bool_], components: int | None =
     """
     folds = StratifiedKFold(min(INNER_FOLDS, *np.bincount(truth)), shuffle=True, random_state=seed)
     paths = [
-        (set_aside, regularisation_path(inputs[fitted], truth[fitted], STRENGTHS, components))
-        for fitted, set_aside in folds.split(inputs, truth)
+        (held_out, regularisation_path(inputs[fitted], truth[fitted], STRENGTHS, components))
+        for fitted, held_out in folds.split(inputs, truth)
     ]
     losses: list[float] = []
     best = np.empty(0)
     for _ in STRENGTHS:
-        held_out = np.empty(len(truth))
-        for set_aside, path in paths:
+        out_of_fold = np.empty(len(truth))
+        for held_out, path in paths:
             coef, intercept = next(path)
-            held_out[set_aside] = expit(inputs[set_aside] @ coef + intercept)
-        losses.append(log_loss(truth, held_out))
+            out_of_fold[held_out] = expit(inputs[held_out] @ coef + intercept)
+        losses.append(log_loss(truth, out_of_fold))
         if losses[-1] == min(losses):
-            best = held_out
+            best = out_of_fold
         elif len(losses) - 1 - np.argmin(losses) == PATIENCE:
             break  # the loss has one valley, and weak regularisation takes most of the time
     chosen = int(np.argmin(losses))

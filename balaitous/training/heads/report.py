@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 import balaitous
-from balaitous.evaluation.figures import in_words, roc_figure, save
+from balaitous.evaluation.figures import format_estimate, roc_figure, save
 from balaitous.evaluation.metrics import Evaluated, measure
 from balaitous.evaluation.report import estimate
 from balaitous.evaluation.tasks import PATIENT, Task
 from balaitous.files import write_whole
 from balaitous.severity.heads import OUTCOMES
 from balaitous.severity.pack import states_of, write_parts
-from balaitous.training.heads.fit import KEYS, CrossValidation, LabelledFeatures
+from balaitous.training.heads.fit import KEYS, CrossValidation, FeatureTable
 from balaitous.weights.bundle import CARD_FILE, Bundle
 from balaitous.weights.pack import Facts
 
@@ -49,19 +49,19 @@ class Spread:
     folds: int
 
 
-def task_of(data: LabelledFeatures, outcome: str, probability: NDArray) -> Task:
+def task_of(data: FeatureTable, outcome: str, probability: NDArray) -> Task:
     """COVID-19 among all patients, a severe outcome among those with COVID-19."""
     if outcome == "covid":
         return Task("COVID-19", data.covid, probability)
     return Task("Severe outcome", data.severe[data.covid], probability[data.covid])
 
 
-def fold_areas(data: LabelledFeatures, found: CrossValidation) -> dict[str, Spread]:
+def fold_areas(data: FeatureTable, found: CrossValidation) -> dict[str, Spread]:
     """Mean and standard deviation over all folds of all repeats, by the names in `KEYS`."""
     spreads = {}
     for key in KEYS:
         areas = []
-        for probabilities, numbers in zip(found.held_out[key], found.folds, strict=True):
+        for probabilities, numbers in zip(found.out_of_fold[key], found.folds, strict=True):
             for fold in np.unique(numbers):
                 task = task_of(data.of(numbers == fold), key.rpartition("_")[2], probabilities[numbers == fold])
                 areas.append(roc_auc_score(task.outcome, task.probability))
@@ -83,7 +83,7 @@ def table(spreads: Mapping[str, Spread]) -> str:
 def write_training(
     out: Path,
     base: Bundle,
-    data: LabelledFeatures,
+    data: FeatureTable,
     found: CrossValidation,
     arrays: Mapping[str, NDArray],
     facts: Mapping[str, Any],
@@ -124,7 +124,7 @@ def write_training(
         metrics["pooled"][outcome] = {"delong": estimate(each.auc.delong), "bootstrap": estimate(each.auc.bootstrap)}
         text += (
             f"{TITLES[outcome]}, out-of-fold predictions pooled ({each.patients} patients, {each.positives} with it): "
-            f"AUC {in_words(each.auc.bootstrap)}, bootstrap; {in_words(each.auc.delong)}, DeLong.\n"
+            f"AUC {format_estimate(each.auc.bootstrap)}, bootstrap; {format_estimate(each.auc.delong)}, DeLong.\n"
         )
     write_predictions(out / PREDICTIONS_FILE, data, found)
     save(roc_figure([pooled]), out / "roc")
@@ -145,7 +145,7 @@ def write_training(
     return text
 
 
-def write_predictions(path: Path, data: LabelledFeatures, found: CrossValidation) -> None:
+def write_predictions(path: Path, data: FeatureTable, found: CrossValidation) -> None:
     """Out-of-fold predictions, a line a patient, as `balaitous evaluate` reads them: means over the repeats."""
     columns = {f"probability_{key}": found.pooled(key) for key in (*OUTCOMES, *KEYS[:-2])}
     content = io.StringIO()

@@ -15,11 +15,11 @@ from balaitous.cohort.items import Item, list_items
 from balaitous.cohort.table import Row, row_names
 from balaitous.ct.volume import CT, write_mha
 from balaitous.errors import InputError
-from balaitous.evaluation.tasks import Reference, read_reference, some
+from balaitous.evaluation.tasks import Reference, first_few, read_reference
 from balaitous.files import write_whole
 from balaitous.models import MODELS
 from balaitous.training.heads.features import FeatureStore
-from balaitous.training.heads.fit import LabelledFeatures
+from balaitous.training.heads.fit import FeatureTable
 
 log = logging.getLogger(__name__)
 
@@ -48,14 +48,14 @@ def read_stoic(folder: Path) -> StoicFolder:
     if not both:
         raise InputError(
             f"{folder}: expected scans {SCANS_FOLDER}/<PatientID>.mha of the patients in {REFERENCE_FILE}, found "
-            f"{some(list(scans))} of which it knows none. Do the names match?"
+            f"{first_few(list(scans))} of which it knows none. Do the names match?"
         )
     for what, missing in (
         ("scans without an outcome are left out", [name for name in scans if name not in set(both)]),
         ("patients without a scan are left out", [name for name in reference.patients if name not in scans]),
     ):
         if missing:
-            log.warning("%s: %s", what, some(missing))
+            log.warning("%s: %s", what, first_few(missing))
     return StoicFolder([scans[name] for name in both], reference)
 
 
@@ -81,7 +81,7 @@ def _write_patient(folder: Path, patient: Callable[[int], tuple[CT, bool, bool]]
     return f"{number:04d},{covid:d},{severe:d}"
 
 
-def labelled(rows: Sequence[Row], store: FeatureStore, reference: Reference) -> LabelledFeatures:
+def labelled(rows: Sequence[Row], store: FeatureStore, reference: Reference) -> FeatureTable:
     """Features and outcomes of the scans that could be predicted; why others could not is in the log.
 
     Raises
@@ -98,7 +98,7 @@ def labelled(rows: Sequence[Row], store: FeatureStore, reference: Reference) -> 
         )
     place = {name: i for i, name in enumerate(reference.patients)}
     index = [place[row["PatientID"]] for row in good]
-    return LabelledFeatures(
+    return FeatureTable(
         patients=[row["PatientID"] for row in good],
         features=store.features(good),
         age_years=np.array([row["age_years"] for row in good]),

@@ -283,7 +283,7 @@ def _closed(mask: NDArray[np.bool_], radius_mm: float, spacing_mm: tuple[float, 
 # --- disease ----------------------------------------------------------------------------------------------------------
 
 
-def with_disease(case: LungCase, rng: np.random.Generator) -> LungCase:
+def add_disease(case: LungCase, rng: np.random.Generator) -> LungCase:
     """The case with synthetic opacities in its lungs (a few percent to most of them), now and then with an effusion."""
     lungs = np.where(case.labels == IGNORE, 0, case.labels)
     lung_ml = float((lungs > 0).sum() * np.prod(case.spacing_mm) / 1000)
@@ -302,7 +302,7 @@ def with_disease(case: LungCase, rng: np.random.Generator) -> LungCase:
 # --- cache ------------------------------------------------------------------------------------------------------------
 
 
-def kept_case(path: Path, make: Callable[[], LungCase]) -> LungCase:
+def cached_case(path: Path, make: Callable[[], LungCase]) -> LungCase:
     """The case in a .safetensors file; where there is none, it is made first, and written at once.
 
     Its arrays are mapped, not read: hundreds of cases need no memory, and keep no files open.

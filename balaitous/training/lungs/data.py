@@ -18,12 +18,12 @@ import pandas as pd
 import balaitous
 from balaitous.cohort.items import list_items
 from balaitous.errors import InputError, explain
-from balaitous.evaluation.tasks import outcome_of, read_csv, some
+from balaitous.evaluation.tasks import first_few, outcome_of, read_csv
 from balaitous.files import write_whole
 from balaitous.models import MODELS
 from balaitous.reading.fingerprint import content_sha256
 from balaitous.reading.headers import scan_name
-from balaitous.training.lungs.cases import LungCase, digest, kept_case, phantom_case, read_case
+from balaitous.training.lungs.cases import LungCase, cached_case, digest, phantom_case, read_case
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,9 @@ def list_lung_scans(data: Path, held_out: Sequence[str] = ()) -> list[LungScan]:
     scans = with_own_names(scans, data if data.is_dir() else data.parent)
     names = {scan.name for scan in scans}
     if unknown := [name for name in held_out if name not in names]:
-        raise InputError(f"expected names of scans to hold out ({some(sorted(names))}), found {some(unknown)}.")
+        raise InputError(
+            f"expected names of scans to hold out ({first_few(sorted(names))}), found {first_few(unknown)}."
+        )
     return [replace(scan, held_out=scan.held_out or scan.name in held_out) for scan in scans]
 
 
@@ -148,7 +150,7 @@ def with_own_names(scans: Sequence[LungScan], folder: Path) -> list[LungScan]:
     """
     times = Counter(scan.name for scan in scans)
     if twice := [str(path) for path, count in Counter(scan.path for scan in scans).items() if count > 1]:
-        raise InputError(f"expected every scan once, found twice or more: {some(twice)}. Remove lines.")
+        raise InputError(f"expected every scan once, found twice or more: {first_few(twice)}. Remove lines.")
 
     def own(scan: LungScan) -> str:
         if times[scan.name] == 1:
@@ -161,7 +163,7 @@ def with_own_names(scans: Sequence[LungScan], folder: Path) -> list[LungScan]:
 # --- preparation ------------------------------------------------------------------------------------------------------
 
 
-def prepare(scans: Sequence[LungScan], folder: Path, phantoms: int = 0) -> LungData:
+def prepare_cases(scans: Sequence[LungScan], folder: Path, phantoms: int = 0) -> LungData:
     """Scans at the method's spacing with their labels; those that were prepared before are taken from the folder.
 
     One that cannot be used is left out, and named in the log and in ``scans.csv``.
@@ -228,13 +230,13 @@ def prepared_case(scan: LungScan, folder: Path) -> LungCase:
             raise InputError(f"{path}: expected a scan or its mask, found no such file or folder. Check the path.")
     unsure = scan.unsure and (scan.unsure.start, scan.unsure.stop)
     key = _key(content_sha256(scan.path), scan.mask and content_sha256(scan.mask), unsure)
-    case = kept_case(folder / f"{key}.safetensors", partial(read_case, scan.path, scan.mask, scan.unsure))
+    case = cached_case(folder / f"{key}.safetensors", partial(read_case, scan.path, scan.mask, scan.unsure))
     return replace(case, name=scan.name)
 
 
 def kept_phantom(seed: int, folder: Path) -> LungCase:
     """A phantom, as `phantom_case` makes it."""
-    return kept_case(folder / f"{_key('phantom', seed)}.safetensors", partial(phantom_case, seed))
+    return cached_case(folder / f"{_key('phantom', seed)}.safetensors", partial(phantom_case, seed))
 
 
 def _key(*facts: object) -> str:

@@ -35,7 +35,7 @@ from balaitous.networks.runtime import Chunker, TorchNetwork
 from balaitous.networks.unet import UNet
 from balaitous.severity.parts import open_parts
 from balaitous.training.lungs.augment import draw_slice
-from balaitous.training.lungs.cases import IGNORE, LungCase, case_digest, digest, kept_case, with_disease
+from balaitous.training.lungs.cases import IGNORE, LungCase, add_disease, cached_case, case_digest, digest
 from balaitous.training.resume import Curve, Resumable, cosine
 from balaitous.weights.pack import read_state
 from balaitous.weights.search import find_bundle
@@ -241,7 +241,7 @@ def diseased_pools(
                 for i in range(variants if kind else 1):
                     rng = np.random.default_rng((seed, int(known_by, 16), i))
                     pool.append(
-                        kept_case(folder / f"{known_by}-{seed}-{i}.safetensors", partial(with_disease, case, rng))
+                        cached_case(folder / f"{known_by}-{seed}-{i}.safetensors", partial(add_disease, case, rng))
                     )
         if pool:
             pools.append(pool)

@@ -256,7 +256,7 @@ def test_the_teacher_follows_the_student_and_gets_no_gradient():
         for each in ibot.student.parameters():
             each.add_(1.0)
     before = ibot.teacher.encoder.vit.cls_token.clone()
-    ibot.teach(0.9)
+    ibot.update_teacher(0.9)
     assert torch.allclose(ibot.teacher.encoder.vit.cls_token, before + 0.1, atol=1e-5)
 
 
@@ -307,7 +307,7 @@ def test_an_order_is_all_slices_and_can_be_taken_up_in_the_middle():
 @pytest.mark.slow
 def test_a_run_that_was_interrupted_ends_with_the_same_weights(slices, tmp_path, monkeypatch):
     whole = load_file(trained(slices, tmp_path / "whole"))
-    real_teach, steps = Ibot.teach, []
+    real_teach, steps = Ibot.update_teacher, []
 
     def teach_and_stop(self, momentum):
         steps.append(1)

@@ -16,7 +16,7 @@ from balaitous.severity.heads import Heads
 from balaitous.severity.heads_file import check_heads
 from balaitous.training.heads.fit import (
     KEYS,
-    LabelledFeatures,
+    FeatureTable,
     best_weight,
     cross_validate,
     fit_and_predict,
@@ -39,7 +39,7 @@ def patients(count=240, seed=0, signal=1.5):
     features["full"][:, 0] += signal * covid
     features["lung"][:, 0] += 3 * signal * covid
     features["lung"][:, 1] += 3 * signal * severe
-    return LabelledFeatures([f"{i:04d}" for i in range(count)], features, age, sex, covid, severe)
+    return FeatureTable([f"{i:04d}" for i in range(count)], features, age, sex, covid, severe)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_held_out_predictions_are_made_without_the_patient(data):
     """A feature that names each patient helps to learn the training set by heart, and nobody else."""
     x = np.eye(len(data.covid))
     head = fit_head(x, data.covid)
-    assert log_loss(data.covid, head.held_out) >= log_loss(data.covid, np.full(len(x), data.covid.mean())) - 1e-6
+    assert log_loss(data.covid, head.out_of_fold) >= log_loss(data.covid, np.full(len(x), data.covid.mean())) - 1e-6
 
 
 def test_all_components_are_all_features(data):
@@ -120,16 +120,16 @@ def test_every_patient_is_set_aside_once_a_repeat_with_its_share_of_every_class(
         assert np.ptp(sizes, axis=0).max() <= 1
     assert not np.array_equal(*found.folds)
     for key in KEYS:
-        assert ((found.held_out[key] > 0) & (found.held_out[key] < 1)).all()
+        assert ((found.out_of_fold[key] > 0) & (found.out_of_fold[key] < 1)).all()
 
 
 def test_outcomes_of_patients_set_aside_are_known_to_nothing_that_predicts_them(data):
-    fitted, set_aside = np.arange(180), np.arange(180, 240)
+    fitted, held_out = np.arange(180), np.arange(180, 240)
     turned = replace(data, covid=data.covid.copy(), severe=data.severe.copy())
-    turned.covid[set_aside] ^= True
-    turned.severe[set_aside] ^= True
-    before = fit_and_predict(data, fitted, set_aside, None, 0)
-    after = fit_and_predict(turned, fitted, set_aside, None, 0)
+    turned.covid[held_out] ^= True
+    turned.severe[held_out] ^= True
+    before = fit_and_predict(data, fitted, held_out, None, 0)
+    after = fit_and_predict(turned, fitted, held_out, None, 0)
     assert all(np.array_equal(before[key], after[key]) for key in KEYS)
 
 
@@ -153,7 +153,7 @@ def test_shuffled_outcomes_cannot_be_predicted(data, outcome):
 def test_the_same_seed_gives_the_same_predictions_whatever_the_processes(data, found):
     again = cross_validate(data, repeats=2, folds=4, jobs=2)
     for key in KEYS:
-        assert again.held_out[key] == pytest.approx(found.held_out[key], abs=1e-9)
+        assert again.out_of_fold[key] == pytest.approx(found.out_of_fold[key], abs=1e-9)
 
 
 @pytest.mark.slow
@@ -164,7 +164,7 @@ def test_the_table_has_mean_and_deviation_over_all_folds(data, found):
     for outcome, truth, asked in (("covid", data.covid, data.covid | True), ("severe", data.severe, data.covid)):
         areas = [
             roc_auc_score(truth[asked & (numbers == fold)], probabilities[asked & (numbers == fold)])
-            for numbers, probabilities in zip(found.folds, found.held_out[outcome], strict=True)
+            for numbers, probabilities in zip(found.folds, found.out_of_fold[outcome], strict=True)
             for fold in range(4)
         ]
         assert spreads[outcome].mean == pytest.approx(np.mean(areas))

@@ -15,7 +15,7 @@ from balaitous.ct.volume import CT, SPACING_MM, read_ct, resample, write_mha, wr
 from balaitous.errors import InputError, MaskError, NoLungError
 from balaitous.synthetic.phantom import make_phantom
 from balaitous.training.lungs.cases import IGNORE, mask_labels, read_case, slices_within
-from balaitous.training.lungs.data import list_lung_scans, prepare, unsure_of
+from balaitous.training.lungs.data import list_lung_scans, prepare_cases, unsure_of
 
 PHANTOM = make_phantom(41, spacing_mm=(4.0, 4.0, 10.0), size=(84, 70, 8))
 
@@ -164,7 +164,7 @@ def test_scans_are_prepared_once_and_those_that_fail_are_listed(scan, tmp_path, 
     (tmp_path / "cohort.csv").write_text("path,mask\np1.mha,\ndamaged.mha,\np1_copy.mha,nowhere.mha\n")
     scans, folder = list_lung_scans(tmp_path / "cohort.csv"), tmp_path / "kept"
     with caplog.at_level(logging.INFO):
-        first = prepare(scans, folder, phantoms=1)
+        first = prepare_cases(scans, folder, phantoms=1)
     assert "2/3 damaged: left out: " in caplog.text
     assert [case.name for case in first.training] == ["p1", "phantom_1000"]
     listed = pd.read_csv(folder / "scans.csv")
@@ -174,7 +174,7 @@ def test_scans_are_prepared_once_and_those_that_fail_are_listed(scan, tmp_path, 
     made = []
     monkeypatch.setattr("balaitous.training.lungs.data.read_case", lambda path, *_: made.append(path.name))
     monkeypatch.setattr("balaitous.training.lungs.data.phantom_case", made.append)
-    second = prepare(scans, folder, phantoms=1)
+    second = prepare_cases(scans, folder, phantoms=1)
     assert made == ["damaged.mha"]
     for case, again in zip(first.training, second.training, strict=True):
         assert np.array_equal(case.hu, again.hu)
@@ -186,7 +186,7 @@ def test_a_mask_that_changed_is_read_again(scan, tmp_path):
     sums = []
     for _ in range(2):
         write_labels(tmp_path / "p1_mask.mha", labels)
-        case = prepare(list_lung_scans(tmp_path), tmp_path / "kept").training[0]
+        case = prepare_cases(list_lung_scans(tmp_path), tmp_path / "kept").training[0]
         sums.append(int((case.labels > 0).sum()))
         labels[6:] = 0
     assert 0 < sums[1] < 0.8 * sums[0]
@@ -195,10 +195,10 @@ def test_a_mask_that_changed_is_read_again(scan, tmp_path):
 def test_a_scan_is_not_trained_on_and_held_out_under_another_name(scan, tmp_path):
     write_mha(tmp_path / "same.mha", replace(PHANTOM.ct, patient=replace(PHANTOM.ct.patient, age_years=30.0)))
     with pytest.raises(InputError, match=r"same \(held out\) and p1 are the same scan"):
-        prepare(list_lung_scans(tmp_path, held_out=["same"]), tmp_path / "kept")
+        prepare_cases(list_lung_scans(tmp_path, held_out=["same"]), tmp_path / "kept")
 
 
 def test_without_a_scan_to_train_on_nothing_begins(scan, tmp_path):
     touched(tmp_path, "damaged.mha")
     with pytest.raises(InputError, match=r"found 2 scans, of which 1 are held out and 1 failed. Why is in .*scans.csv"):
-        prepare(list_lung_scans(tmp_path, held_out=["p1"]), tmp_path / "kept")
+        prepare_cases(list_lung_scans(tmp_path, held_out=["p1"]), tmp_path / "kept")

@@ -26,10 +26,10 @@ from balaitous.training.lungs.augment import augment_geometry, augment_intensity
 from balaitous.training.lungs.cases import (
     IGNORE,
     LungCase,
-    kept_case,
+    add_disease,
+    cached_case,
     pseudo_labels,
     split_sides,
-    with_disease,
 )
 from balaitous.training.lungs.train import (
     dice,
@@ -87,7 +87,7 @@ def test_no_lung_gives_no_labels():
 def test_a_case_is_made_once_and_kept(cases, tmp_path: Path):
     path = tmp_path / "folder/case.safetensors"
     for make in (lambda: cases[0], lambda: pytest.fail("it was there")):
-        case = kept_case(path, make)
+        case = cached_case(path, make)
         assert np.array_equal(case.hu, cases[0].hu)
         assert np.array_equal(case.labels, cases[0].labels)
         assert (case.name, case.spacing_mm, case.real, case.pseudo) == ("case_21", SPACING_MM, True, False)
@@ -99,7 +99,7 @@ def test_a_case_is_made_once_and_kept(cases, tmp_path: Path):
 
 def test_disease_changes_the_lungs_and_not_the_labels(cases):
     case = cases[0]
-    ill = with_disease(case, np.random.default_rng(1))
+    ill = add_disease(case, np.random.default_rng(1))
     assert ill.labels is case.labels
     inside = case.labels > 0
     assert ill.hu[inside].mean() > case.hu[inside].mean() + 20
