@@ -55,6 +55,13 @@ def exit_code_of(kind: str) -> int:
     return 1
 
 
+def reason_of(error: BaseException) -> str:
+    """What a library's error says, on one line: of an error of the system without the file's name, which we say."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def one_line(text: str) -> str:
     """A message with one space between words, names of any length cut and of any bytes made printable.
 

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from balaitous.errors import BalaitousError, InputError, WeightsError, explain, needs_extra
+from balaitous.errors import BalaitousError, InputError, WeightsError, explain, needs_extra, reason_of
 from balaitous.models import Model, Settings, load_model
 
 if TYPE_CHECKING:  # a worker imports the rest once it has set its number of threads
@@ -190,8 +190,8 @@ class Worker:
         if ray.get(self.attempts.begin.remote(index)) <= ATTEMPTS:
             return predict_item(self.predictor, item)
         given_up = InputError(
-            f"{redacted(item.path)}: {ATTEMPTS} workers died of it, for want of memory most likely. Give each more (with "
-            "fewer --workers), or bring the scan with thicker slices."
+            f"{redacted(item.path)}: {ATTEMPTS} workers died of it, for want of memory most likely. Give each more "
+            "(fewer --workers), or bring the scan with thicker slices."
         )
         return row_of(item, given_up, self.model)
 
@@ -250,7 +250,7 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
             _check_address(address)  # Ray itself would go on trying for many minutes
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except (OSError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = reason_of(error)
         raise ValueError(
             f"no Ray cluster at {address!r}: {reason}. Start one (`ray start --head`), set RAY_AUTH_MODE=token if it "
             "asks for a token, or leave --address out."

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from balaitous.errors import InputError
+from balaitous.errors import InputError, reason_of
 from balaitous.evaluation.tasks import PATIENT, Predictions, predictions_of, read_csv, with_columns
 
 PROBABILITIES = ("probability_covid", "probability_severe")
@@ -30,7 +30,7 @@ def read_table(path: Path) -> Predictions:
             try:
                 return from_table(pd.read_parquet(path), path)
             except (OSError, ValueError) as error:
-                raise InputError(f"{path}: not readable ({' '.join(str(error).split())}). {EXPECTED}.") from None
+                raise InputError(f"{path}: not readable ({reason_of(error)}). {EXPECTED}.") from None
         case ".json":
             content = read_json(path)
             if isinstance(content, list) and all(isinstance(row, dict) for row in content):
@@ -65,5 +65,4 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-        raise InputError(f"{path}: expected JSON, found: {reason}. {EXPECTED}.") from None
+        raise InputError(f"{path}: expected JSON, found: {reason_of(error)}. {EXPECTED}.") from None

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from balaitous.errors import InputError
+from balaitous.errors import InputError, reason_of
 
 PATIENT = "PatientID"
 REFERENCE_COLUMNS = (PATIENT, "probCOVID", "probSevere")
@@ -142,9 +142,8 @@ def read_csv(path: Path, columns: Iterable[str]) -> pd.DataFrame:
             path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig", skipinitialspace=True
         )
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
         raise InputError(
-            f"{path}: expected a CSV with {', '.join(columns)}; found: {reason}. Check the path."
+            f"{path}: expected a CSV with {', '.join(columns)}; found: {reason_of(error)}. Check the path."
         ) from None
     return with_columns(table, columns, path)
 

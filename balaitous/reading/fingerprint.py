@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from balaitous.errors import InputError
+from balaitous.files import sha256_of
 from balaitous.reading.headers import locate_voxels, voxel_file_of
 from balaitous.reading.integrity import files_below
 
@@ -37,16 +38,11 @@ def content_sha256(path: str | os.PathLike[str]) -> str:
     if path.exists() and not path.is_file():  # to open a pipe is to wait for ever
         raise OSError(f"{path} is no file")
     voxels = _voxels_beside(path)
-    return _sha256_of_list([("", path), voxels]) if voxels else _sha256(path)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return _sha256_of_list([("", path), voxels]) if voxels else sha256_of(path)
 
 
 def _sha256_of_list(files: Iterable[tuple[str, Path]]) -> str:
-    lines = (b"%s  %s\n" % (_sha256(file).encode(), os.fsencode(name)) for name, file in files)
+    lines = (b"%s  %s\n" % (sha256_of(file).encode(), os.fsencode(name)) for name, file in files)
     return hashlib.sha256(b"".join(lines)).hexdigest()
 
 

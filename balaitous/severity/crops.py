@@ -15,7 +15,7 @@ VIEW_GRID = 224  # voxels of a view in Y and X: what the encoders were trained o
 Z_MARGIN = 0.1  # fraction of the lung's slices left out at either end
 
 
-def lung_view(hu: NDArray, labels: NDArray[np.uint8]) -> tuple[NDArray, NDArray[np.bool_], int]:
+def crop_to_lungs(hu: NDArray, labels: NDArray[np.uint8]) -> tuple[NDArray, NDArray[np.bool_], int]:
     """What the encoders look at: image in HU and lung mask, both (Z', 224, 224), and the lung's voxels in all.
 
     Parameters

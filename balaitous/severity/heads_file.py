@@ -12,7 +12,7 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from balaitous.errors import WeightsError
+from balaitous.errors import WeightsError, reason_of
 from balaitous.networks.layouts import ENCODER_WIDTHS
 
 HEADS = ("full_covid", "lung_covid", "full_severe", "lung_severe")
@@ -87,7 +87,7 @@ def read_heads(path: str | Path) -> dict[str, np.ndarray]:
         arrays = as_float64(arrays)
     except (OSError, SafetensorError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise WeightsError(
-            f"{path}: expected heads as .npz, .csv or .safetensors, found: {_one_line(error)}."
+            f"{path}: expected heads as .npz, .csv or .safetensors, found: {reason_of(error)[:200].rstrip('.')}."
         ) from None
     return check_heads(arrays, {}, source=str(path))
 
@@ -135,7 +135,3 @@ def as_float64(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """In the shapes of `check_heads`: scikit-learn keeps coefficients as (1, features) and the intercept as (1,)."""
     flat = {name: np.asarray(array, dtype=np.float64).reshape(-1) for name, array in arrays.items()}
     return {name: a if name.startswith("coef") or len(a) != 1 else a.reshape(()) for name, a in flat.items()}
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__

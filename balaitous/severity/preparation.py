@@ -20,7 +20,7 @@ from balaitous.ct.volume import CT, SPACING_MM, read_ct, resample
 from balaitous.errors import NoLungError
 from balaitous.memory import memory_errors
 from balaitous.reading.fingerprint import content_sha256
-from balaitous.severity.crops import lung_view
+from balaitous.severity.crops import crop_to_lungs
 
 EXPECTED = "a whole chest CT"
 VOXEL_LITRES = float(np.prod(SPACING_MM)) / 1e6
@@ -117,7 +117,7 @@ def view_lungs(prepared: Prepared, crop_labels: NDArray[np.uint8], strict: bool 
     ct = prepared.ct
     labels = volume_labels(crop_labels, prepared.body)
     try:
-        image, mask, lung_voxels = lung_view(*upright(ct, labels))
+        image, mask, lung_voxels = crop_to_lungs(*upright(ct, labels))
     except NoLungError as error:
         low, high = prepared.hu_range
         what = f"{ct.name} ({prepared.slices} slices, {low:g}…{high:g} HU)"

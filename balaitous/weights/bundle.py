@@ -24,7 +24,8 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from balaitous.errors import WeightsError
+from balaitous.errors import WeightsError, reason_of
+from balaitous.files import sha256_of
 from balaitous.weights.format_1 import as_format_2
 
 FORMAT_VERSION = 2
@@ -227,8 +228,7 @@ def check_hash(path: Path, expected_sha256: str) -> Path:
 
 @lru_cache
 def _sha256_once(path: Path, _version: tuple[int, ...]) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(path)
 
 
 def forget_hashes() -> None:
@@ -249,5 +249,4 @@ def refuse_git_lfs_pointer(path: Path) -> None:
 
 
 def _unreadable(path: Path, error: Exception) -> WeightsError:
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
-    return WeightsError(f"{path}: expected a readable file of a weight bundle, found: {reason}. {RESTORE}")
+    return WeightsError(f"{path}: expected a readable file of a weight bundle, found: {reason_of(error)}. {RESTORE}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from balaitous.errors import WeightsError
-from balaitous.files import new_folder
+from balaitous.files import new_folder, sha256_of
 from balaitous.networks.int8 import OPENVINO_IS_MISSING, Int8Network
 from balaitous.weights.bundle import Bundle, check_hash
 from balaitous.weights.search import user_cache
@@ -76,7 +75,7 @@ class Int8Store:
     @property
     def sha256(self) -> str:
         """Of ``int8.json``; because that file holds the hash of every other, it stands for all of them."""
-        return hashlib.sha256((self.folder / "int8.json").read_bytes()).hexdigest()
+        return sha256_of(self.folder / "int8.json")
 
     def checked(self, name: str) -> Path:
         """Path of a network's ``.xml``, after its hash and that of the ``.bin`` beside it were found right."""
@@ -117,7 +116,7 @@ class Int8Store:
         try:
             with new_folder(folder) as partial:
                 yield partial
-                files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(partial.iterdir())}
+                files = {path.name: sha256_of(path) for path in sorted(partial.iterdir())}
                 record = {
                     "format_version": FORMAT_VERSION,
                     "bundle": self.bundle.name,

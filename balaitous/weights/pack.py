@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import pickle
@@ -20,8 +19,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from balaitous.errors import WeightsError
-from balaitous.files import new_folder
+from balaitous.errors import WeightsError, reason_of
+from balaitous.files import new_folder, sha256_of
 from balaitous.networks.loading import build_network, check_fit
 from balaitous.weights.bundle import BUNDLE_FILE, CARD_FILE, FORMAT_VERSION, refuse_git_lfs_pointer
 from balaitous.weights.card import RESEARCH_USE, card_of
@@ -182,12 +181,11 @@ def fingerprint(path: Path) -> dict[str, str]:
     WeightsError : it cannot be read
     """
     try:
-        with path.open("rb") as file:
-            return {"file": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        return {"file": path.name, "sha256": sha256_of(path)}
     except OSError as error:
         raise WeightsError(f"{path}: expected a file of weights, found: {error.strerror}.") from None
 
 
 def _first_sentence(error: Exception) -> str:
     """PyTorch's messages go on for a page."""
-    return " ".join(str(error).split()).partition(". ")[0][:200].rstrip(".") or type(error).__name__
+    return reason_of(error).partition(". ")[0][:200].rstrip(".")

@@ -21,7 +21,7 @@ from balaitous.ct.lungs import (
     volume_labels,
 )
 from balaitous.errors import NoLungError
-from balaitous.severity.crops import crop_in_plane, lung_slices, lung_view
+from balaitous.severity.crops import crop_in_plane, crop_to_lungs, lung_slices
 
 LUNG_HU, TISSUE_HU = -850, 40
 
@@ -204,4 +204,4 @@ def test_too_few_slices_with_lung_are_refused(count):
 
 def test_no_lung_is_said():
     with pytest.raises(NoLungError, match="no lung found"):
-        lung_view(np.zeros((5, 30, 30), np.int16), np.zeros((5, 30, 30), np.uint8))
+        crop_to_lungs(np.zeros((5, 30, 30), np.int16), np.zeros((5, 30, 30), np.uint8))

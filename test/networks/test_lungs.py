@@ -8,7 +8,7 @@ import torch
 
 from balaitous.ct.lungs import LEFT, RIGHT
 from balaitous.networks.lungs import segment_lungs, windowed
-from balaitous.severity.crops import lung_view
+from balaitous.severity.crops import crop_to_lungs
 from balaitous.severity.preparation import prepare, upright
 from helpers.phantoms import committed_phantom
 
@@ -22,6 +22,6 @@ def test_prediction_sees_the_lungs_that_everybody_else_segments(model, predictio
     prepared = prepare(committed_phantom())
     labels = segment_lungs(prepared.ct.hu, *model.network("lung_unet"))
     assert set(np.unique(labels)) == {0, RIGHT, LEFT}
-    image, mask, _ = lung_view(*upright(prepared.ct, labels))
+    image, mask, _ = crop_to_lungs(*upright(prepared.ct, labels))
     assert np.array_equal(image, prediction.image)
     assert np.array_equal(mask, prediction.mask)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import expit
 from sklearn.metrics import accuracy_score, roc_auc_score
@@ -15,6 +14,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from threadpoolctl import threadpool_limits
 
 from balaitous.errors import InputError
+from balaitous.evaluation.tasks import read_csv
 from balaitous.networks.runtime import Chunker, Network, default_chunk
 from balaitous.severity.features import scan_features
 from balaitous.training.encoder.slices import Slices
@@ -57,12 +57,7 @@ def read_probe(path: Path) -> list[ProbeCase]:
     ------
     InputError : another content, or a split with one class only
     """
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: expected a CSV with columns {', '.join(COLUMNS)}, found: {error}.") from None
-    if missing := [each for each in COLUMNS if each not in table.columns]:
-        raise InputError(f"{path}: expected columns {', '.join(COLUMNS)}, found none named {', '.join(missing)}.")
+    table = read_csv(path, COLUMNS)
     for number, row in enumerate(table.to_dict("records"), start=2):
         if row["label"] not in ("0", "1") or row["split"] not in SPLITS:
             raise InputError(
