@@ -15,7 +15,7 @@ from balaitous.checks import ANY, Limits
 
 NOT_HU = "these are not Hounsfield units; apply the rescale slope and intercept (often: subtract 1024)"
 LOOK = "look whether these are the lungs"
-# "Real" is what the scans of docs/quality_checks.md have.
+# "Real" is what the scans of docs/checks.md have.
 LIMITS: Mapping[str, Limits] = {
     # 30 slices of 5 mm are 150 mm, and lungs are 200 to 300 mm high.
     "slices": Limits("axial slices", "", (30, ANY), low="few for a whole chest; give the whole series"),

@@ -272,7 +272,7 @@ def test_a_refusal_keeps_its_checks_on_the_way_out_of_a_process():
 
 
 def test_the_document_has_the_limits():
-    document = (ROOT / "docs/quality_checks.md").read_text()
+    document = (ROOT / "docs/checks.md").read_text()
 
     def span(least, most):
         if least == -math.inf and most == math.inf:
