@@ -2,7 +2,7 @@
 
     python tools/make_mini.py --data DATA --work WORK --out resources/mini
 
-DATA has the folders ``ct``, ``covid_ct_slices`` and ``sars_cov_2_ct_slices`` that docs/mini_recipe.md names. Every
+DATA has the folders ``ct``, ``covid_ct_slices`` and ``sars_cov_2_ct_slices`` that resources/mini/CARD.md names. Every
 stage leaves what it made in WORK, so that a run that was interrupted goes on where it was. On two CPU cores it takes
 about four hours. Every draw is seeded; sums in another order on another processor still change the last digits.
 """
