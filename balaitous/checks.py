@@ -66,7 +66,7 @@ class QualityError(InputError):
 
     Attributes
     ----------
-    checks : what was measured,
+    checks : what was measured
     """
 
     def __init__(self, message: str, checks: Sequence[Check] = ()) -> None:

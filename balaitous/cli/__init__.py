@@ -1,7 +1,7 @@
-"""The ``balaitous`` command: parses, calls, prints. Nothing else in the package prints.
+"""The ``balaitous`` command: parses, calls, prints.
 
-Exit codes: 0 done, 2 usage, 3 input not usable, 4 weights missing or not what they claim, 5 some of many scans failed,
-1 memory is not enough, or something that nobody expected.
+Exit codes: 0 done, 2 usage, 3 input not usable, 4 weights missing or not what they claim, 5 some of many items failed,
+130 interrupted, 1 memory is not enough, or something that nobody expected.
 """
 
 from __future__ import annotations

@@ -91,7 +91,6 @@ def ray_engine(
 
     from balaitous.cohort.ray import predict_items
     from balaitous.networks.runtime import choose_precision
-    from balaitous.severity.calibration import calibration_of
 
     if settings.precision == "int8":
         quantize_once(model, settings, items)
@@ -101,7 +100,7 @@ def ray_engine(
         bundle,
         settings.device or "auto",
         name,
-        calibration_of(bundle) if settings.calibrated else None,
+        bundle.calibrated_by if settings.calibrated else None,
         {},
         lambda todo: predict_items(model, settings, todo, workers=workers, address=address),
     )

@@ -147,6 +147,7 @@ def read_list(path: Path | str, model: Model, given: Mapping[str, Any]) -> list[
     """
     import pandas as pd  # takes a while, which single items do without
 
+    expected = ", ".join(("path", *model.given))
     with reachable(str(path)) as (files, file):
         content = files.cat_file(file)
     try:
@@ -157,7 +158,6 @@ def read_list(path: Path | str, model: Model, given: Mapping[str, Any]) -> list[
         ) from None
     read = {str(name): str(name).strip().lower() for name in table.columns}
     names = {name: SAME_COLUMNS.get(own, own) for name, own in read.items()}
-    expected = ", ".join(("path", *model.given))
     if "path" not in names.values():
         raise InputError(f"{redacted(path)} has no column 'path' (found: {', '.join(names)}). Expected {expected}.")
     if twice := {name for name in names.values() if list(names.values()).count(name) > 1}:

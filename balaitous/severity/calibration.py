@@ -63,22 +63,6 @@ def stored_in(bundle: Bundle) -> dict[str, Calibration]:
         ) from None
 
 
-def calibration_of(bundle: Bundle) -> str:
-    """How the maps of a calibrated bundle were made: "platt" or "isotonic".
-
-    Raises
-    ------
-    WeightsError : it was never calibrated, or as `stored_in`
-    """
-    methods = {each.method for each in stored_in(bundle).values()}
-    if not methods:
-        raise WeightsError(
-            f"{bundle.folder}: expected a calibrated bundle, found one that is not. Make one of it: "
-            "`balaitous weights calibrate`."
-        )
-    return "+".join(sorted(methods))
-
-
 def to_dict(calibration: Calibration) -> dict[str, Any]:
     """A map as JSON holds it."""
     return {"method": calibration.method, **asdict(calibration)}

@@ -45,7 +45,7 @@ from balaitous.networks.runtime import (
 )
 from balaitous.provenance import Provenance, recorded_warnings, versions
 from balaitous.reading.patient import Patient, resolve
-from balaitous.severity.calibration import calibration_of, stored_in
+from balaitous.severity.calibration import stored_in
 from balaitous.severity.features import scan_features
 from balaitous.severity.heads import Heads, age_feature
 from balaitous.severity.parts import KINDS, load_heads, open_parts
@@ -221,7 +221,7 @@ class Balaitous:
             threads=torch.get_num_threads(),
             precision=self.precision,
             int8_sha256=Int8Store(self.bundle).sha256 if self.precision == "int8" else None,
-            calibration=calibration_of(self.bundle) if calibrated else None,
+            calibration=self.bundle.calibrated_by if calibrated else None,
         )
         log.info("weights: %s (%s), sha256 %s", self.bundle.name, self.bundle.folder, self.bundle.sha256)
         log.info("intended use: %s", self.bundle.intended_use)

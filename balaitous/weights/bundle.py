@@ -92,6 +92,24 @@ class Bundle:
         """SHA-256 of every file of weights by its name."""
         return {record.file: record.sha256 for record in [*self.networks.values(), *self.arrays.values()]}
 
+    @property
+    def calibrated_by(self) -> str:
+        """How the calibration was made: the methods of its maps, such as "platt".
+
+        Raises
+        ------
+        WeightsError : it was never calibrated
+        """
+        methods = {
+            str(each["method"]) for each in self.calibration.values() if isinstance(each, dict) and "method" in each
+        }
+        if not methods:
+            raise WeightsError(
+                f"{self.folder}: expected a calibrated bundle, found one that is not. Make one of it: "
+                "`balaitous weights calibrate`."
+            )
+        return "+".join(sorted(methods))
+
     def load_state(self, network: str) -> dict[str, Tensor]:
         """Every tensor of a network by name, memory-mapped, after its file's hash was found right.
 

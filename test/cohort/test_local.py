@@ -44,8 +44,8 @@ def test_scans_are_not_begun_far_ahead_of_the_rows_that_are_taken(workers, model
 def test_a_process_that_dies_fails_only_the_scan_that_it_died_of(model, folder, rows, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", WAITING)
     deadly = write_small_chest(tmp_path / "deadly.mha", 4)
-    # whoever reads the scan waits for us, and is killed; then the process that tries it once more, alone
-    killer = threading.Thread(target=kill_readers, args=(pipe_of(deadly), 2), daemon=True)
+    # whoever reads the scan waits for us, and is killed
+    killer = threading.Thread(target=kill_readers, args=(pipe_of(deadly), 1), daemon=True)
     killer.start()
     scans = [Item(folder / "0.mha"), Item(deadly), Item(folder / "1.mha"), Item(folder / "3.mha")]
     found = list(predict_items(model, scans, workers=2))
