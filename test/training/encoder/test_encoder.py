@@ -315,7 +315,7 @@ def test_a_run_that_was_interrupted_ends_with_the_same_weights(slices, tmp_path,
             raise KeyboardInterrupt
         real_teach(self, momentum)
 
-    monkeypatch.setattr(Ibot, "teach", teach_and_stop)
+    monkeypatch.setattr(Ibot, "update_teacher", teach_and_stop)
     monkeypatch.setattr("balaitous.training.resume.CHECKPOINT_SECONDS", 0)
     with pytest.raises(KeyboardInterrupt):
         trained(slices, tmp_path / "stopped")
@@ -354,7 +354,7 @@ def test_an_encoder_is_tried_as_it_learns(tmp_path):
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("path,label\na.png,1\n", "none named split"),
+        ("path,label\na.png,1\n", "split not found"),
         ("path,label,split\na.png,2,train\n", "line 2: expected label 0 or 1"),
         ("path,label,split\na.png,1,train\nb.png,0,train\n", "two or more cases of each class"),
     ],
