@@ -37,7 +37,7 @@ cohort=$(docker volume create) trained=$(docker volume create) submitted=$(docke
 output=$(docker volume create)
 trap 'docker volume rm --force $output $cohort $trained $submitted >/dev/null' EXIT
 python=(docker run --rm --network none --workdir /opt/balaitous --volume "$PWD/test:/test:ro" --entrypoint python)
-"${python[@]}" --volume "$cohort:/input" "$image" -m balaitous.training.phantoms --scans 40 --seed 1 --spacing 3 3 6 --out /input
+"${python[@]}" --volume "$cohort:/input" "$image" -m balaitous.training.cohorts --scans 40 --seed 1 --spacing 3 3 6 --out /input
 docker run --rm $gpu --network none $weights --shm-size=128m --pids-limit 256 \
   --volume "$cohort:/input:ro" --volume "$trained:/output" "$image" train | tee >(cat >&2) | tail -1 | grep -qx "Training completed."
 "${python[@]}" --volume "$trained:/trained:ro" --volume "$submitted:/input" "$image" /test/container/submission.py make /trained /input

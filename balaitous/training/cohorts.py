@@ -1,6 +1,6 @@
 """A cohort of synthetic patients in the layout of the STOIC folder, made of phantoms' lungs or of real ones.
 
-    python -m balaitous.training.cohorts --scans 240 --seed 2 [--host CT …] --out FOLDER
+    python -m balaitous.training.cohorts --scans 240 --seed 2 [--host CT …] [--spacing X Y Z] --out FOLDER
 
 COVID-19 stands for opacities of viral pneumonia; scans without it are clean, or have an effusion or one small focus,
 which are no COVID-19. The severe outcome is drawn with a probability that grows with the share of the lung that is
@@ -22,7 +22,7 @@ from scipy.special import expit
 
 from balaitous.ct.grid import Grid
 from balaitous.ct.lungs import AIR_HU, LEFT, RIGHT
-from balaitous.ct.volume import CT
+from balaitous.ct.volume import CT, SPACING_MM
 from balaitous.reading.patient import Patient
 from balaitous.synthetic.opacities import add_effusion, add_opacities
 from balaitous.training.heads.stoic import write_stoic
@@ -59,27 +59,45 @@ def main() -> None:
     parser.add_argument("--scans", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--host", type=Path, nargs="*", default=[], help="CTs whose lungs every second patient has")
+    parser.add_argument(
+        "--spacing", type=float, nargs=3, default=SPACING_MM, help="of phantoms, in mm; coarse is quick"
+    )
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    make_stoic_folder(options.out, options.scans, options.seed, options.host)
+    make_stoic_folder(options.out, options.scans, options.seed, options.host, tuple(options.spacing))
 
 
-def make_stoic_folder(folder: Path, scans: int, seed: int = 0, hosts: Sequence[Path] = ()) -> Path:
+def make_stoic_folder(
+    folder: Path,
+    scans: int,
+    seed: int = 0,
+    hosts: Sequence[Path] = (),
+    spacing_mm: tuple[float, float, float] = SPACING_MM,
+    size: tuple[int, int, int] | None = None,
+) -> Path:
     """Write ``data/mha/<PatientID>.mha`` and ``metadata/reference.csv``; the same arguments give the same files.
 
     Parameters
     ----------
     hosts : real CTs; every second patient has the lungs of one of them in turn, the others those of a phantom each
+    spacing_mm, size : of phantoms, x, y, z, as `make_phantom` takes them
     """
-    return write_stoic(folder, scans, partial(draw_patient, seed, tuple(hosts)))
+    return write_stoic(folder, scans, partial(draw_patient, seed, tuple(hosts), spacing_mm, size))
 
 
-def draw_patient(seed: int, hosts: Sequence[Path], number: int) -> tuple[CT, bool, bool]:
+def draw_patient(
+    seed: int,
+    hosts: Sequence[Path],
+    spacing_mm: tuple[float, float, float],
+    size: tuple[int, int, int] | None,
+    number: int,
+) -> tuple[CT, bool, bool]:
     """The CT of a patient of the cohort, and whether there is COVID-19 and a severe outcome."""
     if hosts and number % 2 == 0:
         host = real_host(hosts[number // 2 % len(hosts)])
     else:
-        host = phantom_case(int(np.random.default_rng((seed, number, 1)).integers(2**31)))
+        drawn = int(np.random.default_rng((seed, number, 1)).integers(2**31))
+        host = phantom_case(drawn, spacing_mm=spacing_mm, size=size)
     patient = make_patient(host, (seed, number))
     return patient.ct, patient.covid, patient.severe
 

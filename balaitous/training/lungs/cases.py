@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -156,11 +156,11 @@ def slices_within(chosen: slice, ct: CT, resampled: CT) -> NDArray[np.bool_]:
     return (at > chosen.start - 1) & (at < chosen.stop)
 
 
-def phantom_case(seed: int) -> LungCase:
-    """A phantom without lesions, labels exact."""
+def phantom_case(seed: int, **grid: Any) -> LungCase:
+    """A phantom without lesions, labels exact; at the method's spacing, or on a grid as `make_phantom` takes it."""
     from balaitous.synthetic.phantom import make_phantom
 
-    phantom = make_phantom(seed)
+    phantom = make_phantom(seed, **grid)
     return LungCase(phantom.ct.name, phantom.ct.hu, phantom.lungs, phantom.ct.grid.spacing_mm, real=False)
 
 

@@ -14,10 +14,10 @@ import pytest
 
 from balaitous.ct.volume import read_ct, write_mha
 from balaitous.severity.pipeline import Balaitous
+from balaitous.training.cohorts import make_stoic_folder
 from balaitous.training.heads.features import FeatureStore
 from balaitous.training.heads.stoic import labelled, read_stoic
 from balaitous.training.keeping import begin_keeping
-from balaitous.training.phantoms import make_stoic_folder
 from balaitous.weights.bundle import open_bundle
 from balaitous.weights.inventory import verify
 from balaitous.weights.search import find_bundle
@@ -41,7 +41,7 @@ def in_this_process(monkeypatch):
 
 def small_cohort(folder, scans):
     """The middle of coarse chests, quick to predict."""
-    make_stoic_folder(folder, scans, seed=7, spacing_mm=(4.0, 4.0, 10.0), size=(84, 70, 22))
+    make_stoic_folder(folder, scans, seed=2, spacing_mm=(4.0, 4.0, 10.0), size=(84, 70, 22))
     for path in (folder / "data/mha").iterdir():
         ct = read_ct(path)
         write_mha(path, with_hu(ct, ct.hu[10:14]))
