@@ -1,10 +1,11 @@
-"""Where a number comes from: versions, weights, device, and what was warned of on the way."""
+"""Where a number comes from: versions, weights, device, what was warned of on the way, and how long it took."""
 
 from __future__ import annotations
 
 import logging
 import platform
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -78,3 +79,16 @@ class _Keeper(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if record.thread == self.thread and record.getMessage() not in self.messages:
             self.messages.append(record.getMessage())
+
+
+class Stopwatch:
+    """Wall-clock seconds of named stages."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = time.perf_counter() - start

@@ -28,8 +28,8 @@ from balaitous.errors import InputError, MaskError, one_line
 from balaitous.reading.archive import unpacked
 from balaitous.reading.headers import IMAGE_ENDINGS, format_of, scan_name
 from balaitous.reading.integrity import check_is_data, check_whole
-from balaitous.reading.itk import quiet_and_clear
-from balaitous.reading.limits import Deadline, maximum_voxels
+from balaitous.reading.itk import execute, name_for_itk, quiet_and_clear, read_slices
+from balaitous.reading.limits import maximum_voxels
 from balaitous.reading.patient import Patient, format_age, format_sex, from_header, read_sidecar
 from balaitous.reading.pixel_data import copy_slices
 
@@ -236,35 +236,9 @@ def write_volume(
 def _read_series(folder: Path, path: Path, uid: str | None) -> CT:
     chosen = select_series(folder, uid)
     with tempfile.TemporaryDirectory(prefix="balaitous-") as copies:
-        image = _execute_series(copy_slices(chosen.files, Path(copies), *chosen.shape), chosen.files)
+        image = read_slices(copy_slices(chosen.files, Path(copies), *chosen.shape), chosen.files)
     check_volume(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
     return _ct(image, path, chosen.uid, chosen.patient)
-
-
-def _execute_series(copies: Sequence[Path], files: Sequence[Path]) -> sitk.Image:
-    """The series as one image; `files` are what the copies were made of."""
-    reader = sitk.ImageSeriesReader()
-    reader.SetImageIO("GDCMImageIO")  # else SimpleITK tries twenty readers
-    reader.SetFileNames([os.fspath(copy) for copy in copies])
-    deadline = Deadline()
-    reader.AddCommand(sitk.sitkProgressEvent, lambda: reader.Abort() if deadline.passed else None)  # after each slice
-    try:
-        return _execute(reader)
-    except InputError as error:
-        deadline.check()
-        raise InputError(f"{error}; the first such file is {_first_unreadable(copies, files)}") from error
-    finally:
-        reader.RemoveAllCommands()  # which hold the reader
-
-
-def _first_unreadable(copies: Sequence[Path], files: Sequence[Path]) -> str:
-    """ITK does not always say which slice of a series it failed on."""
-    for copy, file in zip(copies, files, strict=True):
-        try:
-            sitk.ReadImage(os.fspath(copy), imageIO="GDCMImageIO")
-        except RuntimeError:
-            return file.name
-    return "not to be told: each one reads alone"
 
 
 def _read_file(path: Path) -> CT:
@@ -279,7 +253,7 @@ def _whole_image(path: Path) -> tuple[sitk.Image, sitk.ImageFileReader]:
     image_format = format_of(path)
     voxels = image_format.locate(path)
     reader = sitk.ImageFileReader()
-    reader.SetFileName(_name_for_itk(path))
+    reader.SetFileName(name_for_itk(path))
     reader.SetImageIO(image_format.image_io)  # SimpleITK would try twenty, and finds none for .MHA
     with quiet_and_clear():
         reader.ReadImageInformation()
@@ -289,21 +263,8 @@ def _whole_image(path: Path) -> tuple[sitk.Image, sitk.ImageFileReader]:
     check_volume(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
     bits = voxels.bits or 8 * sitk.Image([1, 1, 1], reader.GetPixelID()).GetSizeOfPixelComponent()
     check_whole(voxels, voxels.header_bytes + math.prod(reader.GetSize()) * bits // 8)
-    image = _execute(reader)
+    image = execute(reader)
     return image if image.GetDimension() == 3 else image[:, :, :, 0], reader
-
-
-def _name_for_itk(path: Path) -> str:
-    """SimpleITK ends the process where it cannot turn a name into UTF-8."""
-    try:
-        return path.as_posix().encode().decode()
-    except UnicodeEncodeError:
-        raise InputError(f"expected a file name in UTF-8, found {os.fsencode(path.name)!r}; rename it") from None
-
-
-def _execute(reader: sitk.ImageFileReader | sitk.ImageSeriesReader) -> sitk.Image:
-    with quiet_and_clear():
-        return reader.Execute()
 
 
 def _ct(image: sitk.Image, path: Path, series_uid: str | None, patient: Patient) -> CT:

@@ -10,10 +10,8 @@ Lassau et al. 2021, doi:10.1038/s41467-020-20657-4. STOIC challenge: Boulogne et
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -43,7 +41,7 @@ from balaitous.networks.runtime import (
     ready,
     use_allotted_cores,
 )
-from balaitous.provenance import Provenance, recorded_warnings, versions
+from balaitous.provenance import Provenance, Stopwatch, recorded_warnings, versions
 from balaitous.reading.patient import Patient, resolve
 from balaitous.severity.calibration import stored_in
 from balaitous.severity.features import scan_features
@@ -340,16 +338,3 @@ def is_small(network: Network) -> bool:
     if not isinstance(network, TorchNetwork):
         return True
     return sum(each.nbytes for each in network.module.state_dict().values()) <= KEPT_BYTES
-
-
-class Stopwatch:
-    """Wall-clock seconds of named stages."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[stage] = time.perf_counter() - start
