@@ -12,6 +12,6 @@ status=0
 .venv/bin/python -m ruff format --check --quiet . || status=1
 .venv/bin/python -m ruff check --quiet . || status=1
 .venv/bin/python -m mypy --no-error-summary || status=1
-# Two tests at a time, with a thread each: threads of two processes that share two cores wait for each other.
-OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses 2 --dist loadfile "$@" || status=1
+# Two tests at a time, slow files first, with a thread each: threads of two processes that share two cores wait for each other.
+OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder "$@" || status=1
 exit "$status"

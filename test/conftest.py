@@ -19,6 +19,12 @@ hypothesis.settings.register_profile("balaitous", deadline=None, suppress_health
 hypothesis.settings.load_profile("balaitous")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first: one of them that starts last would keep the other processes waiting."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def data() -> Path:
     """The folder of real scans; tests that need it are skipped where it is not."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import traceback
 from collections.abc import Sequence
 from multiprocessing import active_children
@@ -89,7 +90,8 @@ def end_children() -> None:
         process.terminate()
     for process in children:
         process.join(CHILD_SECONDS)
-        process.kill()
+        if process.is_alive() and process.pid:  # not `kill`: the processes of joblib have none
+            os.kill(process.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
 
 
 @app.callback(invoke_without_command=True)

@@ -14,7 +14,7 @@ from balaitous.cohort.items import Item
 from balaitous.cohort.table import row_of, write_table
 from balaitous.errors import InputError
 from helpers import PHANTOM
-from helpers.commands import run_command
+from helpers.commands import run_command, run_python
 from helpers.rows import COLUMNS, SEVERITY
 
 
@@ -260,3 +260,17 @@ def test_no_arguments_show_the_help(capsys):
     code, out, err = run(capsys)
     assert code == 2
     assert "predict" in out + err
+
+
+def test_a_command_that_ends_early_ends_the_processes_of_joblib_too():
+    script = """
+from multiprocessing import active_children
+from joblib import Parallel, delayed
+from balaitous.cli import end_children
+Parallel(n_jobs=2)(delayed(abs)(number) for number in range(2))
+assert active_children()
+end_children()
+assert not active_children()
+"""
+    ended = run_python("-c", script)
+    assert (ended.returncode, ended.stderr) == (0, "")
