@@ -28,10 +28,10 @@ CLEARING_SECONDS = 1.0  # for what a reading process unpacked
 AHEAD = 2  # items begun or waiting, for each worker: a slow one at the head of the line does not keep the others idle
 
 Keep = Callable[[Any], None]
-Told = TypeVar("Told", bound=Prediction, covariant=True)
+Predicted = TypeVar("Predicted", bound=Prediction, covariant=True)
 
 
-class Predictor(Protocol[Told]):
+class Predictor(Protocol[Predicted]):
     """What every model can do. Its class takes the fields of `balaitous.models.Settings`.
 
     Attributes
@@ -54,7 +54,7 @@ class Predictor(Protocol[Told]):
     @property
     def provenance(self) -> Provenance: ...
     @property
-    def predict(self) -> Callable[..., Told]: ...
+    def predict(self) -> Callable[..., Predicted]: ...
 
 
 def predict_items(
@@ -83,8 +83,8 @@ def predict_item(model: Predictor, item: Item, keep: Keep | None = None, executo
 
 
 def outcome_of(
-    model: Predictor[Told], item: Item, keep: Keep | None = None, executor: Executor | None = None
-) -> Told | Exception:
+    model: Predictor[Predicted], item: Item, keep: Keep | None = None, executor: Executor | None = None
+) -> Predicted | Exception:
     """The prediction of one item, or why there is none: the one place where all that can go wrong with it is caught."""
     try:
         with local_copy(item.path) as path:
