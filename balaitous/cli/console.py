@@ -57,6 +57,7 @@ def usage_errors() -> Iterator[None]:
 
 
 def fail(message: str, exit_code: int) -> NoReturn:
+    """End the command with a line on stderr."""
     err.print(f"ERROR: {message}", markup=False)
     sys.exit(exit_code)
 

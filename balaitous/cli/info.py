@@ -71,6 +71,7 @@ def model_facts(model: Model) -> dict[str, Any]:
 
 
 def bundle_facts(bundle: Bundle) -> dict[str, Any]:
+    """What `info` says of the bundle in use, as JSON."""
     return {
         "name": bundle.name,
         "folder": str(bundle.folder),

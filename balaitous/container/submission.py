@@ -82,6 +82,7 @@ def jobs_in(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def holds_outputs(folder: Path) -> bool:
+    """Whether a folder has an answer of the container in it."""
     return any((folder / name).is_file() for name in (*PROBABILITY_FILES, RESULTS_FILE))
 
 

@@ -134,4 +134,5 @@ def both_ways_up(slices: NDArray) -> Tensor:
 
 
 def torch_network(bundle: Bundle, name: str) -> TorchNetwork:
+    """A bundle's network on the CPU in float32: what int8 is made from."""
     return load_network(bundle, name, torch.device("cpu"), torch.float32)

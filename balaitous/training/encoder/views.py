@@ -103,8 +103,10 @@ def crop(slice_hu: Tensor, size: int, scale: tuple[float, float], how: ViewSetti
 
 
 def uniform(rng: torch.Generator) -> float:
+    """A number of [0, 1)."""
     return float(torch.rand((), generator=rng))
 
 
 def normal(rng: torch.Generator) -> float:
+    """A number of the standard normal distribution."""
     return float(torch.randn((), generator=rng))

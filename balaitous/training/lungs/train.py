@@ -249,6 +249,7 @@ def diseased_pools(
 
 
 def pick(pools: Sequence[Sequence[LungCase]], rng: np.random.Generator) -> LungCase:
+    """A case of a pool; each pool is as likely as another, however many cases it has."""
     pool = pools[int(rng.integers(len(pools)))]
     return pool[int(rng.integers(len(pool)))]
 
