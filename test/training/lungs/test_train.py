@@ -414,7 +414,7 @@ def test_the_command_goes_on_after_a_kill_and_writes_weights_that_can_be_packed(
     assert f"wrote {whole / 'lung_unet.safetensors'}" in printed
     assert "p32 pseudo-mask" in printed
     files = write_checkpoints(tmp_path / "others") | {"lung_unet": whole / "lung_unet.safetensors"}
-    bundle = pack(**files, out=tmp_path / "bundle", blocks_full=1, blocks_lung=1)
+    bundle = pack(files, tmp_path / "bundle", blocks={"encoder_full": 1, "encoder_lung": 1})
     assert same(read_unet(str(bundle)), read_unet(str(files["lung_unet"])))
 
     assert run_command(*lungs_command(scans, whole, "--steps", "4")) == 2
