@@ -9,7 +9,7 @@ import timm
 import torch
 
 from balaitous.networks.unet import UNet
-from balaitous.severity.heads_file import HEADS
+from balaitous.severity.heads import HEADS
 from balaitous.severity.pack import pack
 
 WIDTH = 192  # ViT-Tiny

@@ -266,7 +266,7 @@ def learning_rate_factor(step: int, steps: int) -> float:
 
 
 def state_digest(network: UNet) -> str:
-    """What a network is known by: the start of the SHA-256 of its tensors, in hexadecimal."""
+    """Identity of a network: the start of the SHA-256 of its tensors, in hexadecimal."""
     return digest(tensor.cpu().contiguous().numpy().data for tensor in network.state_dict().values())
 
 
