@@ -86,8 +86,10 @@ def edit(file: Path, **tags) -> None:
     for key, value in tags.items():
         if value is None:
             delattr(dataset, key)
-        else:
-            setattr(dataset, key, value)
+            continue
+        setattr(dataset, key, value)
+        if dataset[key].VR == "US or SS":
+            dataset[key].VR = "US"
     dataset.save_as(file)
 
 
@@ -112,7 +114,8 @@ def write_enhanced(
 ) -> Path:
     """Write `hu` (slices, rows, columns) as frames of one Enhanced CT file, in its order, intercept −1024, 12 bits.
 
-    `first` is the number of steps before the first frame, `each` gives more groups of a frame; `compressed` is a transfer syntax and an image a frame.
+    `first` is the number of steps before the first frame, `each` gives more groups of a frame; `compressed`
+    is a transfer syntax and an image a frame.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     meta = FileMetaDataset()
