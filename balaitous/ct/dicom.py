@@ -114,8 +114,8 @@ class _Found:
 def select_series(folder: Path, uid: str | None = None) -> Series:
     """The CT series with the most axial slices in a folder and its sub-folders, or the one with the given UID.
 
-    Localizers, secondary captures, reports and other objects are left out; a file that is there twice (same SOP
-    instance) counts once.
+    A single file is as good as a folder with nothing else in it. Localizers, secondary captures, reports and other
+    objects are left out; a file that is there twice (same SOP instance) counts once.
 
     Raises
     ------
@@ -151,7 +151,7 @@ def _read_headers(folder: Path) -> _Found:
     found = _Found()
     # Odd values in tags we do not use are no concern of ours, and pydicom would warn about them.
     with pydicom.config.disable_value_validation():
-        for file in in_time(sorted(in_time(files_below(folder)))):
+        for file in in_time(sorted(in_time(files_below(folder))) if folder.is_dir() else [folder]):
             check_inside(file, folder)
             try:
                 _look_at(file, found)
@@ -244,17 +244,17 @@ def _refuse_damaged(slices: Sequence[Slice], uid: str, doubtful: Iterable[_Doubt
     patterns = {
         folder: {pattern for name in members for pattern in _patterns(name)} for folder, members in names.items()
     }
-    for each in doubtful:
-        beside = patterns.get(each.file.parent, set())
-        if each.series_uid:
-            suspect = each.series_uid == uid
-        elif each.is_dicom:
+    for doubt in doubtful:
+        beside = patterns.get(doubt.file.parent, set())
+        if doubt.series_uid:
+            suspect = doubt.series_uid == uid
+        elif doubt.is_dicom:
             suspect = bool(beside)
         else:
-            suspect = not beside.isdisjoint(_patterns(_without_copying_mark(each.file.name)))
+            suspect = not beside.isdisjoint(_patterns(_without_copying_mark(doubt.file.name)))
         if suspect:
             raise InputError(
-                f"expected every file of the series to be whole, {each.file.name} {each.reason}; copy or export it "
+                f"expected every file of the series to be whole, {doubt.file.name} {doubt.reason}; copy or export it "
                 "again, or take it out of the folder if it does not belong there"
             )
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import pydicom
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
@@ -23,7 +24,7 @@ from pydicom.uid import ImplicitVRLittleEndian
 
 from balaitous.ct.slices import SLICE_KEYWORDS, SLICE_NOTES, Slice, has_geometry, slice_of
 from balaitous.errors import InputError
-from balaitous.reading.dicom_files import read_header
+from balaitous.reading.dicom_files import ENHANCED_CT_CLASSES, read_header
 from balaitous.reading.limits import SIZE_VARIABLE, maximum_bytes, maximum_voxels
 from balaitous.reading.pixel_data import (
     IMAGE_TAGS,
@@ -59,6 +60,15 @@ PIXEL_TAGS: list[BaseTag | int] = [
 ]
 MAXIMUM_HEADER_BYTES = 2**26  # a thousand frames take some five million
 MAXIMUM_ITEMS_PER_FRAME = 100  # of all sequences; frames have one or two dozen
+
+
+def is_enhanced(file: Path) -> bool:
+    """Whether a file is an Enhanced CT by its header."""
+    try:
+        header = read_header(file, [Tag("SOPClassUID")])
+    except Exception:  # pydicom lets a dozen types through for damaged headers
+        return False
+    return (header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")) in ENHANCED_CT_CLASSES
 
 
 def frames_of(file: Path) -> list[Slice] | None:
@@ -147,7 +157,7 @@ def _opened(file: Path) -> Callable[[int], FileDataset]:
             f"{SIZE_VARIABLE}"
         )
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        image = pydicom.dcmread(content, specific_tags=PIXEL_TAGS, force=True)
+        image = pydicom.dcmread(cast(BinaryIO, content), specific_tags=PIXEL_TAGS, force=True)
     syntax = image.file_meta.get("TransferSyntaxUID") or ImplicitVRLittleEndian
     frames, data = int(image.get("NumberOfFrames") or 1), image.PixelData
     if syntax.is_encapsulated:

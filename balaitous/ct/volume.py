@@ -22,6 +22,7 @@ import SimpleITK as sitk
 
 from balaitous.ct.dicom import select_series
 from balaitous.ct.dicom_pixels import read_hounsfield
+from balaitous.ct.enhanced import is_enhanced
 from balaitous.ct.grid import Grid, StoredOrder, Triple
 from balaitous.ct.plausibility import FLOOR_HU, check_hounsfield, check_volume
 from balaitous.ct.slices import Slice
@@ -77,8 +78,8 @@ class Placed(NamedTuple):
     """Where voxels lie as they are stored, in the order of SimpleITK: size, spacing, origin, direction cosines."""
 
     size: tuple[int, ...]
-    spacing_mm: tuple[float, ...]
-    origin_mm: tuple[float, ...]
+    spacing_mm: Triple
+    origin_mm: Triple
     direction: tuple[float, ...]
 
 
@@ -87,7 +88,7 @@ def read_ct(path: str | os.PathLike[str], *, series: str | None = None) -> CT:
 
     Parameters
     ----------
-    path : an image file (`IMAGE_ENDINGS`), a folder with a DICOM series, or a zip of such a folder
+    path : an image file (`IMAGE_ENDINGS`), a folder with a DICOM series, a zip of such a folder, or an Enhanced CT file
     series : SeriesInstanceUID to read from a folder or zip; None: the series with the most axial slices
 
     Raises
@@ -107,6 +108,8 @@ def read_ct(path: str | os.PathLike[str], *, series: str | None = None) -> CT:
             with unpacked(path) as folder:
                 return _read_series(folder, path, series)
         if not name.endswith(IMAGE_ENDINGS):
+            if is_enhanced(path):
+                return _read_series(path, path, series)
             what = (
                 "a single DICOM file; give its folder" if name.endswith(".dcm") else f"{path.suffix or 'no ending'!r}"
             )
@@ -268,13 +271,14 @@ def _read_series(folder: Path, path: Path, uid: str | None) -> CT:
 def _placed(slices: Sequence[Slice]) -> Placed:
     """Where the voxels of a series lie; the step between slices is the mean one, rows turn at right angles."""
     first, last = slices[0], slices[-1]
+    x, y, z = first.position_mm.tolist()
     between_rows_mm, between_columns_mm = first.spacing_mm
     normal = _unit(np.cross(*first.directions))
     row = _unit(np.cross(first.directions[1], normal))
     return Placed(
         (first.shape[1], first.shape[0], len(slices)),
         (between_columns_mm, between_rows_mm, _length(last.position_mm - first.position_mm) / (len(slices) - 1)),
-        tuple(first.position_mm.tolist()),
+        (x, y, z),
         tuple(np.column_stack((row, np.cross(normal, row), normal)).ravel().tolist()),
     )
 

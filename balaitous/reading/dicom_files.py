@@ -11,7 +11,7 @@ import struct
 from pathlib import Path
 from typing import BinaryIO
 
-from pydicom.dataset import Dataset, FileDataset
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_dataset, read_partial
 from pydicom.tag import BaseTag, Tag
@@ -118,7 +118,7 @@ def read_header(file: Path, tags: list[BaseTag | int], most_bytes: int = MAXIMUM
         if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:  # pydicom and GDCM inflate it whole
             if meta.get("MediaStorageSOPClassUID") in CT_CLASSES:
                 raise ValueError("deflated; write it in another transfer syntax")
-            return FileDataset(file, {}, file_meta=meta)
+            return FileDataset(file, {}, file_meta=FileMetaDataset(meta))
         stream.seek(0)
         last = max(map(int, tags))
         return read_partial(stream, stop_when=lambda tag, *_: int(tag) > last, specific_tags=tags, force=True)

@@ -26,6 +26,14 @@ def test_a_file_is_read_as_its_slices_in_single_files_are(tmp_path):
     assert (multi.series_uid, multi.series) == ("1.2.3", "2.5 mm, 6 slices")
 
 
+def test_a_file_may_be_given_without_its_folder(tmp_path):
+    file = write_enhanced(tmp_path / "CT0001", HU)
+    (tmp_path / "other.dcm").write_bytes(b"")
+    ct = read_ct(file)
+    np.testing.assert_array_equal(ct.hu, HU)
+    assert (ct.name, ct.series_uid) == ("CT0001", "1.2.3")
+
+
 def test_frames_are_ordered_by_position(tmp_path):
     write_enhanced(tmp_path / "ct.dcm", HU[::-1], step_mm=-2.5, first=0)
     np.testing.assert_array_equal(read_ct(tmp_path).hu, HU)
