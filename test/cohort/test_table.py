@@ -60,6 +60,14 @@ def test_everything_that_a_prediction_tells_has_its_column(rows, short_predictio
     assert {name for name, value in row.items() if value is None} == empty
 
 
+def test_a_row_and_results_tell_which_series_was_read_and_which_were_there(short_prediction):
+    told = {"series": "B30f, 1 mm, 300 slices", "other_series": "B70f, 1 mm, 300 slices (1.2.3)"}
+    prediction = replace(short_prediction, **told)
+    row, results = row_of(Item(PHANTOM), prediction, SEVERITY), prediction.to_dict()
+    assert told.items() <= row.items()
+    assert told.items() <= results.items()
+
+
 def test_what_is_no_probability_is_a_failure(short_prediction):
     with pytest.raises(
         BalaitousError, match=r"expected probability_severe in \[0, 1\], found nan: try precision fp32"
