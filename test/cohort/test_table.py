@@ -55,9 +55,17 @@ def test_everything_that_a_prediction_tells_has_its_column(rows, short_predictio
     told = [f"probability_{key}" for key in short_prediction.probabilities] + [f"seconds_{key}" for key in stages]
     assert [name for name in told if row.get(name) is None] == []
     assert sum(row[f"seconds_{stage}"] for stage in stages) == pytest.approx(row["seconds"], abs=0.002)
-    empty = {"error", "error_kind", "series_uid", "int8_sha256", "calibration", "warnings"}
+    empty = {"error", "error_kind", "series_uid", "series", "other_series", "int8_sha256", "calibration", "warnings"}
     assert row["quality"] == "warn"  # the phantom has contrast agent
     assert {name for name, value in row.items() if value is None} == empty
+
+
+def test_a_row_and_results_tell_which_series_was_read_and_which_were_there(short_prediction):
+    told = {"series": "B30f, 1 mm, 300 slices", "other_series": "B70f, 1 mm, 300 slices (1.2.3)"}
+    prediction = replace(short_prediction, **told)
+    row, results = row_of(Item(PHANTOM), prediction, SEVERITY), prediction.to_dict()
+    assert told.items() <= row.items()
+    assert told.items() <= results.items()
 
 
 def test_what_is_no_probability_is_a_failure(short_prediction):

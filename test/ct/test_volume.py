@@ -147,6 +147,7 @@ def test_a_dicom_series_lies_where_its_headers_say(tmp_path, orientation):
     assert ct.grid.spacing_mm == pytest.approx((0.8, 0.7, 2.5), abs=1e-4)
     assert ct.stored.reversed == (reversed_, reversed_, False)
     assert (ct.series_uid, ct.name, ct.patient.age_years) == ("1.2.3", "series", 39.0)
+    assert (ct.series, ct.other_series) == ("6 slices", None)
     if not reversed_:
         assert ct.grid.origin_mm == pytest.approx((-100.0, -120.0, -300.0))
         assert np.reshape(ct.grid.direction, (3, 3))[:, 1] == pytest.approx(orientation[3:], abs=1e-6)

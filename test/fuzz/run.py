@@ -24,7 +24,7 @@ from types import ModuleType
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
 
-TARGETS = ("metaimage", "nrrd", "nifti", "dicom", "archive", "sidecar", "pictures")
+TARGETS = ("metaimage", "nrrd", "nifti", "dicom", "enhanced", "archive", "sidecar", "pictures")
 SECONDS_AN_INPUT = 10
 RESIDENT_MIB, DATA_BYTES = 1500, 4 * 2**30
 MAXIMUM_FINDINGS = 20  # of a target, then something is wrong enough

@@ -30,7 +30,7 @@ def test_a_fuzz_target_finds_nothing_in_its_first_mutations(target, tmp_path, mo
 @pytest.mark.parametrize("target", [each for each in TARGETS if each != "pictures"])  # test_pictures.py reads those
 def test_the_seeds_of_a_fuzz_target_are_read_but_for_those_in_methods_that_are_refused(target, tmp_path):
     module, read = importlib.import_module(f"fuzz.{target}"), 0
-    path = {"nifti": "scan.nii", "dicom": ".", "archive": "series.zip", "sidecar": "scan.mha"}
+    path = {"nifti": "scan.nii", "dicom": ".", "enhanced": ".", "archive": "series.zip", "sidecar": "scan.mha"}
     for seed in module.seeds():
         module.check(seed, tmp_path)
         try:

@@ -175,6 +175,7 @@ TELLING = {
     "ReferringPhysicianName": "Polkmijn^Uhbzgv",
     "InstitutionName": "Hospital Wsxedcrfv",
     "StudyDescription": "Thorax of Qwertzuiop",
+    "SeriesDescription": "Thorax of Qwertzuiop",
     "StudyDate": "20210317",
 }
 SECRETS = re.compile(
