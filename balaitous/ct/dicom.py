@@ -7,7 +7,6 @@ product is the normal along which slices are ordered.
 
 from __future__ import annotations
 
-import io
 import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass
@@ -18,21 +17,19 @@ import pydicom
 import pydicom.config
 from pydicom.dataset import FileDataset
 from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import (
     CTImageStorage,
-    DeflatedExplicitVRLittleEndian,
     EnhancedCTImageStorage,
     LegacyConvertedEnhancedCTImageStorage,
 )
 
 from balaitous.ct.plausibility import DIRECTION_TOLERANCE
 from balaitous.errors import InputError
+from balaitous.reading.dicom_files import read_header
 from balaitous.reading.integrity import check_inside, files_below
 from balaitous.reading.limits import SIZE_VARIABLE, in_time, maximum_voxels
 from balaitous.reading.patient import Patient, from_header
-from balaitous.reading.pixel_data import read_file_meta
 
 HEADER_TAGS: list[BaseTag | int] = [
     Tag(keyword)
@@ -42,7 +39,6 @@ HEADER_TAGS: list[BaseTag | int] = [
         *("NumberOfFrames", "RescaleSlope", "RescaleIntercept"),
     )
 ]
-MAXIMUM_HEADER_BYTES = 2**21  # of what a reader of the tags above goes through; a CT slice has a few thousand
 AXIAL_COSINE = math.cos(math.radians(30))  # a slice counts as axial when its normal is within 30° of the body's axis
 SPACING_TOLERANCE_MM = 1e-3  # of the pixel spacing between the slices of a series
 SAME_POSITION_MM = 1e-2  # two slices nearer than this lie at the same place
@@ -147,41 +143,6 @@ def _read_headers(folder: Path) -> tuple[list[_Slice], Counter[str]]:
                     "export the series again"
                 ) from error
     return list(slices.values()), others
-
-
-def read_header(file: Path, tags: list[BaseTag | int]) -> FileDataset:
-    """Some tags of a DICOM file; nothing behind the last of them is read.
-
-    Raises
-    ------
-    InvalidDicomError : if it is no DICOM file
-    Exception : of any kind, where its header is damaged, or longer than `MAXIMUM_HEADER_BYTES`
-    """
-    if not file.is_file():  # to open a pipe is to wait for ever
-        raise InvalidDicomError("not a file")
-    with _Header(file) as stream:
-        meta = read_file_meta(stream)
-        if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:  # pydicom and GDCM inflate it whole
-            if meta.get("MediaStorageSOPClassUID") == CTImageStorage:
-                raise ValueError("deflated; write it in another transfer syntax")
-            return FileDataset(file, {})
-        stream.seek(0)
-        last = max(map(int, tags))
-        return read_partial(stream, stop_when=lambda tag, *_: int(tag) > last, specific_tags=tags)
-
-
-class _Header(io.BufferedReader):
-    """A file of which only `MAXIMUM_HEADER_BYTES` can be read: sequences of empty items would take pydicom minutes."""
-
-    def __init__(self, file: Path) -> None:
-        super().__init__(io.FileIO(file))
-        self.left = MAXIMUM_HEADER_BYTES
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        self.left -= MAXIMUM_HEADER_BYTES if size is None or size < 0 else size
-        if self.left < 0:
-            raise ValueError(f"longer than {MAXIMUM_HEADER_BYTES:,} bytes")
-        return super().read(size)
 
 
 def _kind(header: FileDataset) -> str:

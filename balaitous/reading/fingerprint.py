@@ -9,10 +9,9 @@ from pathlib import Path
 
 from balaitous.errors import InputError
 from balaitous.files import sha256_of
+from balaitous.reading.dicom_files import looks_like_dicom
 from balaitous.reading.headers import locate_voxels, voxel_file_of
 from balaitous.reading.integrity import files_below
-
-DICOM_MARK = b"DICM"  # after a preamble of 128 bytes (PS3.10, 7.1); files without it are not read as DICOM either
 
 
 def content_sha256(path: str | os.PathLike[str]) -> str:
@@ -48,15 +47,8 @@ def _sha256_of_list(files: Iterable[tuple[str, Path]]) -> str:
 
 def _dicom_files(folder: Path) -> list[str]:
     """Names of the DICOM files below the folder, ``/`` between their parts, in the order of their bytes."""
-    files = (each.relative_to(folder).as_posix() for each in files_below(folder) if _is_dicom(each))
+    files = (each.relative_to(folder).as_posix() for each in files_below(folder) if looks_like_dicom(each))
     return sorted(files, key=os.fsencode)
-
-
-def _is_dicom(path: Path) -> bool:
-    if not path.is_file():  # a dangling link, say
-        return False
-    with path.open("rb") as file:
-        return file.read(132)[128:] == DICOM_MARK
 
 
 def _voxels_beside(path: Path) -> tuple[str, Path] | None:

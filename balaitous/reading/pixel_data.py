@@ -16,13 +16,11 @@ import struct
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
 
 import pydicom
 import pydicom.config
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.filereader import read_dataset, read_preamble
 from pydicom.tag import Tag
 from pydicom.uid import (
     UID,
@@ -33,6 +31,7 @@ from pydicom.uid import (
 )
 
 from balaitous.errors import InputError
+from balaitous.reading.dicom_files import read_file_meta
 from balaitous.reading.integrity import DEFLATE_MAXIMUM_RATIO
 from balaitous.reading.limits import in_time
 
@@ -112,21 +111,10 @@ def read_elements(file: Path, tags: Sequence[int], what: str) -> FileDataset:
         raise InputError(f"expected a {what}, {file.name} has {items:,} sequence items; export the series again")
     if read_file_meta(BytesIO(content)).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
         raise InputError(f"expected no deflated DICOM, found one in {file.name}; write it in another transfer syntax")
-    image = pydicom.dcmread(BytesIO(content), specific_tags=list(tags))
+    image = pydicom.dcmread(BytesIO(content), specific_tags=list(tags), force=True)
     for tag in set(image.keys()) - set(tags):  # pydicom adds some, such as the character set
         del image[tag]
     return image
-
-
-def read_file_meta(stream: BinaryIO) -> Dataset:
-    """The elements that a DICOM file begins with, which tell its transfer syntax; nothing else is read.
-
-    Raises
-    ------
-    InvalidDicomError : if it is no DICOM file
-    """
-    read_preamble(stream, force=False)
-    return read_dataset(stream, False, True, stop_when=lambda tag, *_: Tag(tag).group != 2)
 
 
 def check_pixels(image: FileDataset, expected: int, name: str, samples: int = 1) -> UID:
