@@ -30,6 +30,7 @@ from balaitous.reading.dicom_files import read_header
 from balaitous.reading.integrity import check_inside, files_below
 from balaitous.reading.limits import SIZE_VARIABLE, in_time, maximum_voxels
 from balaitous.reading.patient import Patient, from_header
+from balaitous.reading.studies import ORIGIN_TAGS, Origin, origin_of, two_apart
 
 HEADER_TAGS: list[BaseTag | int] = [
     Tag(keyword)
@@ -38,7 +39,7 @@ HEADER_TAGS: list[BaseTag | int] = [
         *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "SamplesPerPixel"),
         *("NumberOfFrames", "RescaleSlope", "RescaleIntercept"),
     )
-]
+] + ORIGIN_TAGS
 AXIAL_COSINE = math.cos(math.radians(30))  # a slice counts as axial when its normal is within 30° of the body's axis
 SPACING_TOLERANCE_MM = 1e-3  # of the pixel spacing between the slices of a series
 SAME_POSITION_MM = 1e-2  # two slices nearer than this lie at the same place
@@ -74,6 +75,7 @@ class _Slice:
     spacing_mm: tuple[float, float]  # between rows, between columns
     shape: tuple[int, int]  # rows, columns
     patient: Patient
+    origin: Origin
 
     @property
     def normal(self) -> np.ndarray:
@@ -108,12 +110,23 @@ def select_series(folder: Path, uid: str | None = None) -> Series:
         found = f"no axial one in {listing}; choose one by its UID" if series else f"{_listing(others)}; give a CT"
         raise InputError(f"expected a folder with a CT series in DICOM, found {found}")
     chosen = uid or max(axial, key=lambda key: axial[key])
+    _check_one_scan(slices if uid is None else series[uid], folder, listing)
     try:
         ordered = _ordered(series[chosen])
     except InputError as error:
         hint = f" (or choose another series: {listing})" if len(series) > 1 else ""
         raise InputError(f"series {chosen}: {error}{hint}") from error
     return Series(chosen, tuple(each.file for each in ordered), ordered[0].shape, ordered[0].patient)
+
+
+def _check_one_scan(slices: list[_Slice], folder: Path, listing: str) -> None:
+    """Refuse slices that are known to be of several patients or studies: which of them is meant, nobody can tell."""
+    if apart := two_apart([each.origin for each in slices]):
+        one, other = (slices[place].file.relative_to(folder) for place in apart)
+        raise InputError(
+            f"expected one study of one patient, found several, such as those of {one} and {other}; give the folder of "
+            f"one of them, or choose a series by its UID: {listing}"
+        )
 
 
 def _read_headers(folder: Path) -> tuple[list[_Slice], Counter[str]]:
@@ -179,6 +192,7 @@ def _slice(file: Path, header: FileDataset) -> _Slice:
         spacing_mm=(float(header.PixelSpacing[0]), float(header.PixelSpacing[1])),
         shape=(int(header.Rows), int(header.Columns)),
         patient=from_header(header.get("PatientAge"), header.get("PatientSex"), "dicom"),
+        origin=origin_of(header),
     )
 
 
