@@ -262,9 +262,9 @@ def items_in(folder: Path, reads: Sequence[str]) -> Iterator[Path]:
                 yield each
         elif (real := each.resolve()) not in visited:
             visited.add(real)
-            if tree is None or each.is_symlink():
+            if dicom and (tree is None or each.is_symlink()):
                 tree = tree_of(each, lambda file: is_item_file(file, reads))
-            if dicom and tree.is_scan(each):
+            if tree and tree.is_scan(each):
                 yield each
                 if tree.is_whole(each):
                     yield from sorted(tree.files[each])

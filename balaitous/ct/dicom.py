@@ -131,7 +131,7 @@ def _check_one_scan(slices: list[_Slice], folder: Path, listing: str) -> None:
 
 def _read_headers(folder: Path) -> tuple[list[_Slice], Counter[str]]:
     """Every CT slice below the folder, and how many files of which other kind lie there."""
-    slices: dict[tuple[str, bytes], _Slice] = {}
+    slices: dict[tuple[str, bytes, Origin], _Slice] = {}
     others: Counter[str] = Counter()
     # Odd values in tags we do not use are no concern of ours, and pydicom would warn about them.
     with pydicom.config.disable_value_validation():
@@ -142,7 +142,7 @@ def _read_headers(folder: Path) -> tuple[list[_Slice], Counter[str]]:
                 kind = _kind(header)
                 if kind == "CT slice":
                     each = _slice(file, header)
-                    slices.setdefault((each.instance_uid, each.position_mm.tobytes()), each)
+                    slices.setdefault((each.instance_uid, each.position_mm.tobytes(), each.origin), each)
                 else:
                     others[kind] += 1
             except InvalidDicomError:
