@@ -130,6 +130,8 @@ MODELS: dict[str, Model] = {
                 "seconds_lung_view": "float",
                 "seconds_features_full": "float",
                 "seconds_features_lung": "float",
+                "series": "str",
+                "other_series": "str",
             },
             shown={
                 "lungs (l)": "{lung_volume_litres:.2f}",

@@ -1,50 +1,51 @@
-"""A DICOM folder: which series is the chest CT, in which order its slices lie, and whether they form a regular volume.
+"""A DICOM folder: which series is the chest CT, which others there are, and whether all of its files can be read.
 
-Only headers are read here; `balaitous.ct.volume` reads the pixels. Terms as in DICOM PS3.3, C.7.6.2 (Image Plane):
-a slice has the position of its first voxel and the directions of its rows and columns, in mm, in LPS; their cross
-product is the normal along which slices are ordered.
+Only headers are read here; `balaitous.ct.slices` judges the slices of the series, `balaitous.ct.dicom_pixels` reads
+their pixels. A file that looks like a damaged member of the series is refused by its name: left out in silence, it
+would take the end of the lungs with it.
 """
 
 from __future__ import annotations
 
-import math
+import re
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-import pydicom
 import pydicom.config
 from pydicom.dataset import FileDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.tag import BaseTag, Tag
-from pydicom.uid import (
-    CTImageStorage,
-    EnhancedCTImageStorage,
-    LegacyConvertedEnhancedCTImageStorage,
-)
+from pydicom.uid import UID, CTImageStorage
 
-from balaitous.ct.plausibility import DIRECTION_TOLERANCE
+from balaitous.ct.enhanced import frames_of
+from balaitous.ct.slices import (
+    GEOMETRY,
+    SLICE_KEYWORDS,
+    SLICE_NOTES,
+    Slice,
+    has_geometry,
+    ordered,
+    patient_of,
+    slice_of,
+)
 from balaitous.errors import InputError
-from balaitous.reading.dicom_files import read_header
+from balaitous.reading.dicom_files import ENHANCED_CT_CLASSES, START_BYTES, read_header
 from balaitous.reading.integrity import check_inside, files_below
-from balaitous.reading.limits import SIZE_VARIABLE, in_time, maximum_voxels
-from balaitous.reading.patient import Patient, from_header
-from balaitous.reading.studies import ORIGIN_TAGS, Origin, origin_of, two_apart
+from balaitous.reading.limits import in_time
+from balaitous.reading.patient import Patient
+from balaitous.reading.studies import two_apart
 
 HEADER_TAGS: list[BaseTag | int] = [
     Tag(keyword)
-    for keyword in (
-        *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Modality", "ImageType", "PatientAge", "PatientSex"),
-        *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "SamplesPerPixel"),
-        *("NumberOfFrames", "RescaleSlope", "RescaleIntercept"),
-    )
-] + ORIGIN_TAGS
-AXIAL_COSINE = math.cos(math.radians(30))  # a slice counts as axial when its normal is within 30° of the body's axis
-SPACING_TOLERANCE_MM = 1e-3  # of the pixel spacing between the slices of a series
-SAME_POSITION_MM = 1e-2  # two slices nearer than this lie at the same place
-STEP_TOLERANCE = 0.25  # of the usual step between slices: positions are often rounded to 0.1 mm
-TILT_TOLERANCE_MM = 1.0  # sideways drift of the slices' first voxels over the whole series
+    for keyword in (*SLICE_KEYWORDS, *SLICE_NOTES, "SOPClassUID", "Modality", "ImageType", "NumberOfFrames")
+]
+OTHERS_TOLD = 8  # series beside the one that is read
+NUMBERS = re.compile(r"\d+")
+HASHES = re.compile(r"(?=[a-f_-]*\d)[0-9a-f_-]{16,}")  # and UUIDs
+HALF_COPIED = (".part", ".partial", ".filepart", ".crdownload", ".download", ".tmp")
+NEVER_A_SLICE = ("dicomdir",)  # whatever is in it
 
 
 @dataclass(frozen=True)
@@ -53,37 +54,61 @@ class Series:
 
     Attributes
     ----------
-    uid : its SeriesInstanceUID
-    files : one file a slice, in the order of growing position along the normal
-    shape : rows, columns
+    uid : its SeriesInstanceUID; "" where its files tell none
+    slices : in the order of growing position along the normal
     patient : age and sex in its headers
+    told : kernel, slice thickness and number of slices, for people
+    others : the same of every other CT series that was there, each with its UID, in one line
     """
 
     uid: str
-    files: tuple[Path, ...]
-    shape: tuple[int, int]
+    slices: tuple[Slice, ...]
     patient: Patient
+    told: str
+    others: str
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The file of each slice."""
+        return tuple(each.file for each in self.slices)
 
 
 @dataclass(frozen=True)
-class _Slice:
+class _Doubtful:
+    """A file that is no slice, but may have been one.
+
+    Attributes
+    ----------
+    reason : what is wrong with it, after its name
+    is_dicom : whether it is a DICOM file at all
+    series_uid : that it tells; "" where it tells none
+    """
+
     file: Path
-    series_uid: str
-    instance_uid: str
-    position_mm: np.ndarray  # (3,), of the first voxel
-    directions: np.ndarray  # (2, 3): along a row, along a column
-    spacing_mm: tuple[float, float]  # between rows, between columns
-    shape: tuple[int, int]  # rows, columns
-    patient: Patient
-    origin: Origin
+    reason: str
+    is_dicom: bool = True
+    series_uid: str = ""
 
-    @property
-    def normal(self) -> np.ndarray:
-        return np.cross(*self.directions)
 
-    @property
-    def axial(self) -> bool:
-        return bool(abs(self.normal[2]) >= AXIAL_COSINE)
+@dataclass
+class _Found:
+    """What lies below a folder: slices by what they are known by, how many files of which other kind, and doubts."""
+
+    slices: dict[tuple, Slice] = field(default_factory=dict)
+    others: Counter[str] = field(default_factory=Counter)
+    doubtful: list[_Doubtful] = field(default_factory=list)
+
+    def add(self, slices: Iterable[Slice]) -> None:
+        """Take slices; one that is there twice counts once, unless the two differ in what they say."""
+        for each in slices:
+            key = (each.origin, each.instance_uid, each.frame, each.position_mm.tobytes())
+            twin = self.slices.setdefault(key, each)
+            if twin is not each and (twin.values, twin.shape, twin.spacing_mm) != (
+                each.values,
+                each.shape,
+                each.spacing_mm,
+            ):
+                self.slices[*key, each.file] = each
 
 
 def select_series(folder: Path, uid: str | None = None) -> Series:
@@ -95,31 +120,34 @@ def select_series(folder: Path, uid: str | None = None) -> Series:
     Raises
     ------
     InputError
-        No such series, or its slices do not form a regular volume: mixed sizes, spacings or directions, slices at the
-        same position, gaps, a tilted gantry.
+        No such series, its slices do not form a regular volume (mixed sizes, spacings, directions or stored numbers,
+        slices at the same position, gaps, a tilted gantry), or a file beside them looks like a damaged one of them.
     """
-    slices, others = _read_headers(folder)
-    series: dict[str, list[_Slice]] = defaultdict(list)
-    for each in slices:
+    found = _read_headers(folder)
+    series: dict[str, list[Slice]] = defaultdict(list)
+    for each in found.slices.values():
         series[each.series_uid].append(each)
     axial = {key: sum(each.axial for each in series[key]) for key in sorted(series)}
-    listing = "; ".join(f"{key} ({len(series[key])} slices)" for key in axial)
+    listing = "; ".join(f"{key or 'without UID'} ({len(series[key])} slices)" for key in axial)
     if uid is not None and uid not in series:
-        raise InputError(f"expected series {uid}, found {listing or _listing(others)}; choose one of these")
+        raise InputError(f"expected series {uid}, found {listing or _listing(found.others)}; choose one of these")
     if uid is None and not any(axial.values()):
-        found = f"no axial one in {listing}; choose one by its UID" if series else f"{_listing(others)}; give a CT"
-        raise InputError(f"expected a folder with a CT series in DICOM, found {found}")
+        what = f"no axial one in {listing}; choose one by its UID" if series else f"{_listing(found.others)}; give a CT"
+        raise InputError(f"expected a folder with a CT series in DICOM, found {what}")
     chosen = uid or max(axial, key=lambda key: axial[key])
-    _check_one_scan(slices if uid is None else series[uid], folder, listing)
+    _check_one_scan(list(found.slices.values()) if uid is None else series[uid], folder, listing)
+    slices = series.pop(chosen)
     try:
-        ordered = _ordered(series[chosen])
+        _refuse_strays(slices, chosen, series)
+        _refuse_damaged(slices, chosen, found.doubtful)
+        in_order, patient = ordered(slices), patient_of(slices)
     except InputError as error:
-        hint = f" (or choose another series: {listing})" if len(series) > 1 else ""
-        raise InputError(f"series {chosen}: {error}{hint}") from error
-    return Series(chosen, tuple(each.file for each in ordered), ordered[0].shape, ordered[0].patient)
+        hint = f" (or choose another series: {listing})" if series else ""
+        raise InputError(f"series {chosen or 'without UID'}: {error}{hint}") from error
+    return Series(chosen, tuple(in_order), patient, _told(slices), _told_others(series))
 
 
-def _check_one_scan(slices: list[_Slice], folder: Path, listing: str) -> None:
+def _check_one_scan(slices: Sequence[Slice], folder: Path, listing: str) -> None:
     """Refuse slices that are known to be of several patients or studies: which of them is meant, nobody can tell."""
     if apart := two_apart([each.origin for each in slices]):
         one, other = (slices[place].file.relative_to(folder) for place in apart)
@@ -129,25 +157,20 @@ def _check_one_scan(slices: list[_Slice], folder: Path, listing: str) -> None:
         )
 
 
-def _read_headers(folder: Path) -> tuple[list[_Slice], Counter[str]]:
-    """Every CT slice below the folder, and how many files of which other kind lie there."""
-    slices: dict[tuple[str, bytes, Origin], _Slice] = {}
-    others: Counter[str] = Counter()
+def _read_headers(folder: Path) -> _Found:
+    """Every CT slice below the folder, and what else lies there."""
+    found = _Found()
     # Odd values in tags we do not use are no concern of ours, and pydicom would warn about them.
     with pydicom.config.disable_value_validation():
         for file in in_time(sorted(in_time(files_below(folder)))):
             check_inside(file, folder)
             try:
-                header = read_header(file, HEADER_TAGS)
-                kind = _kind(header)
-                if kind == "CT slice":
-                    each = _slice(file, header)
-                    slices.setdefault((each.instance_uid, each.position_mm.tobytes(), each.origin), each)
-                else:
-                    others[kind] += 1
+                _look_at(file, found)
             except InvalidDicomError:
-                others["not DICOM"] += 1
-            except PermissionError:
+                found.others["not DICOM"] += 1
+                if file.is_file() or file.is_symlink():  # a pipe is no damaged slice
+                    found.doubtful.append(_Doubtful(file, _what_is_wrong(file), is_dicom=False))
+            except (InputError, PermissionError):
                 raise
             except Exception as error:  # pydicom lets a dozen types through for damaged headers
                 reason = str(error) or type(error).__name__
@@ -155,119 +178,119 @@ def _read_headers(folder: Path) -> tuple[list[_Slice], Counter[str]]:
                     f"expected readable DICOM files, {file.relative_to(folder)} has a damaged header ({reason}); "
                     "export the series again"
                 ) from error
-    return list(slices.values()), others
+    return found
 
 
-def _kind(header: FileDataset) -> str:
-    if header.get("SOPClassUID") in {EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage}:
-        return "multi-frame CT, to be converted to one file a slice or to NIfTI"
-    if header.get("SOPClassUID") != CTImageStorage:
-        return f"DICOM of another kind ({header.get('Modality') or 'no modality'})"
+def _look_at(file: Path, found: _Found) -> None:
+    """Add what a file is to what was found; damage may raise anything."""
+    header = read_header(file, HEADER_TAGS)
+    series_uid = str(header.get("SeriesInstanceUID") or "")
+    class_uid = _class_of(header)
+    if class_uid not in (CTImageStorage, *ENHANCED_CT_CLASSES):
+        found.others[f"DICOM of another kind ({header.get('Modality') or 'no modality'})"] += 1
+        if not class_uid:
+            found.doubtful.append(_Doubtful(file, "does not say what it is", series_uid=series_uid))
+        elif has_geometry(header) and UID(class_uid).type != "SOP Class":
+            found.doubtful.append(_Doubtful(file, "is of a kind that DICOM does not know", series_uid=series_uid))
+        return
     if "LOCALIZER" in (header.get("ImageType") or ()):
-        return "localizer"
-    if (header.get("NumberOfFrames") or 1) != 1 or (header.get("SamplesPerPixel") or 1) != 1:
-        return "CT image with several frames or colours"
-    geometry = (
-        "SeriesInstanceUID",
-        "ImagePositionPatient",
-        "ImageOrientationPatient",
-        "PixelSpacing",
-        "Rows",
-        "Columns",
-    )
-    return "CT slice" if all(header.get(key) for key in geometry) else "CT image without position, direction or spacing"
+        found.others["localizer"] += 1
+    elif class_uid in ENHANCED_CT_CLASSES:
+        if (frames := frames_of(file)) is not None:
+            found.add(frames)
+        else:
+            found.others["multi-frame CT without positions, directions or spacings"] += 1
+            found.doubtful.append(_Doubtful(file, "has frames without place", series_uid=series_uid))
+    elif (header.get("NumberOfFrames") or 1) != 1 or (header.get("SamplesPerPixel") or 1) != 1:
+        found.others["CT image with several frames or colours"] += 1
+        found.doubtful.append(_Doubtful(file, "has several frames or colours", series_uid=series_uid))
+    elif not has_geometry(header):
+        missing = ", ".join(keyword for keyword in GEOMETRY if not header.get(keyword))
+        found.others["CT image without position, direction or spacing"] += 1
+        found.doubtful.append(_Doubtful(file, f"has no {missing}", series_uid=series_uid))
+    else:
+        found.add([slice_of(file, header)])
 
 
-def _slice(file: Path, header: FileDataset) -> _Slice:
-    numbers = [*header.ImagePositionPatient, *header.ImageOrientationPatient, *header.PixelSpacing]
-    numbers += [header.get("RescaleSlope") or 1, header.get("RescaleIntercept") or 0]
-    if not np.isfinite(np.array(numbers, dtype=float)).all():
-        raise ValueError(f"not all numbers in {', '.join(map(str, numbers))}")
-    return _Slice(
-        file=file,
-        series_uid=str(header.SeriesInstanceUID),
-        instance_uid=str(header.get("SOPInstanceUID", file)),
-        position_mm=np.array(header.ImagePositionPatient, dtype=float).reshape(3),
-        directions=np.array(header.ImageOrientationPatient, dtype=float).reshape(2, 3),
-        spacing_mm=(float(header.PixelSpacing[0]), float(header.PixelSpacing[1])),
-        shape=(int(header.Rows), int(header.Columns)),
-        patient=from_header(header.get("PatientAge"), header.get("PatientSex"), "dicom"),
-        origin=origin_of(header),
-    )
+def _class_of(header: FileDataset) -> str:
+    """SOP class of a file: its own, else that of its file meta information, else what its modality says."""
+    told = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
+    return str(told or (CTImageStorage if header.get("Modality") == "CT" else ""))
+
+
+def _what_is_wrong(file: Path) -> str:
+    """Of a file that is not DICOM, after its name."""
+    if not file.is_file():
+        return "is a link to nothing"
+    with file.open("rb") as stream:
+        start = stream.read(START_BYTES)
+    return "is empty" if not start else "is not readable as DICOM" if any(start) else "begins with zeros only"
+
+
+def _refuse_strays(slices: Sequence[Slice], uid: str, series: Mapping[str, Sequence[Slice]]) -> None:
+    """Refuse slices of the same make without SeriesInstanceUID beside slices with one, or the other way round."""
+    first, folders = slices[0], {each.file.parent for each in slices}
+    for other, members in series.items():
+        if uid and other:
+            continue
+        for each in members:
+            if each.file.parent in folders or (each.shape, each.spacing_mm) == (first.shape, first.spacing_mm):
+                raise InputError(
+                    f"expected one SeriesInstanceUID in all slices, {each.name} has {other or 'none'}, "
+                    f"{len(slices)} others have {uid or 'none'}; export the series again"
+                )
+
+
+def _refuse_damaged(slices: Sequence[Slice], uid: str, doubtful: Iterable[_Doubtful]) -> None:
+    """Refuse a file that looks like a damaged member of a series: it says so, or is named as its neighbours are."""
+    names: dict[Path, set[str]] = defaultdict(set)
+    for each in slices:
+        names[each.file.parent].add(each.file.name)
+    patterns = {
+        folder: {pattern for name in members for pattern in _patterns(name)} for folder, members in names.items()
+    }
+    for each in doubtful:
+        beside = patterns.get(each.file.parent, set())
+        if each.series_uid:
+            suspect = each.series_uid == uid
+        elif each.is_dicom:
+            suspect = bool(beside)
+        else:
+            suspect = not beside.isdisjoint(_patterns(_without_copying_mark(each.file.name)))
+        if suspect:
+            raise InputError(
+                f"expected every file of the series to be whole, {each.file.name} {each.reason}; copy or export it "
+                "again, or take it out of the folder if it does not belong there"
+            )
+
+
+def _patterns(name: str) -> set[str]:
+    """What the names of a series' files have in common: the ending, and the name without its numbers."""
+    lower = name.lower()
+    if lower.startswith(".") or lower in NEVER_A_SLICE:  # such as the ._files of macOS
+        return set()
+    ending = Path(lower).suffix
+    shape = NUMBERS.sub("0", HASHES.sub("0", lower))
+    return {shape} | ({ending} if ending and not ending[1:].isdigit() else set())
+
+
+def _without_copying_mark(name: str) -> str:
+    """The name of a file that is being copied, once it is there."""
+    return name[: -len(Path(name).suffix)] if name.lower().endswith(HALF_COPIED) else name
 
 
 def _listing(kinds: Counter[str]) -> str:
     return "; ".join(f"{count} × {kind}" for kind, count in kinds.most_common()) or "no file"
 
 
-def _ordered(slices: list[_Slice]) -> list[_Slice]:
-    """Slices by their position along the normal, once they are known to form a regular volume."""
+def _told(slices: Sequence[Slice]) -> str:
+    """A series in a few words: kernel, slice thickness, number of slices."""
     first = slices[0]
-    if len(slices) < 2:
-        raise InputError("expected a volume, found one slice; give the whole series")
-    if len(slices) * first.shape[0] * first.shape[1] > maximum_voxels():
-        raise InputError(
-            f"expected at most {maximum_voxels():,.0f} voxels, found {len(slices)} slices of {first.shape}; keep one "
-            f"series only, or raise {SIZE_VARIABLE}"
-        )
-    _check_same_plane(slices)
-    along = np.array([each.position_mm @ first.normal for each in slices])
-    order = np.argsort(along, kind="stable")
-    ordered, along = [slices[index] for index in order], along[order]
-    _check_steps(ordered, along)
-    _check_upright(ordered, along)
-    return ordered
+    thickness = "" if first.thickness_mm is None else f"{first.thickness_mm:g} mm"
+    return ", ".join(filter(None, (first.kernel, thickness, f"{len(slices)} slices")))
 
 
-def _check_same_plane(slices: list[_Slice]) -> None:
-    first = slices[0]
-    gram = first.directions @ first.directions.T
-    if np.abs(gram - np.eye(2)).max() > DIRECTION_TOLERANCE:
-        raise InputError(
-            f"expected rows at right angles to columns, found {first.directions.tolist()}; export it again"
-        )
-    shapes = {each.shape for each in slices}
-    if len(shapes) > 1:
-        raise InputError(f"expected slices of one size, found {sorted(shapes)}; keep one size only")
-    spacings = np.array([each.spacing_mm for each in slices])
-    if np.ptp(spacings, axis=0).max() > SPACING_TOLERANCE_MM:
-        found = sorted({each.spacing_mm for each in slices})[:3]
-        raise InputError(f"expected one pixel spacing, found {found} mm; keep one reconstruction only")
-    if not spacings.min() > 0:
-        raise InputError(f"expected a pixel spacing in mm, found {first.spacing_mm}; export the series again")
-    turned = [each for each in slices if np.abs(each.directions - first.directions).max() > DIRECTION_TOLERANCE]
-    if turned:
-        raise InputError(
-            f"expected slices of one orientation, found {len(slices) - len(turned)} like {first.file.name} and "
-            f"{len(turned)} like {turned[0].file.name}; keep one orientation only"
-        )
-
-
-def _check_steps(ordered: list[_Slice], along_mm: np.ndarray) -> None:
-    steps = np.diff(along_mm)
-    same = np.flatnonzero(steps < SAME_POSITION_MM)
-    if same.size:
-        raise InputError(
-            f"expected one slice a position, found {same.size} of {len(steps)} steps without a move (such as from "
-            f"{ordered[same[0]].file.name} to {ordered[same[0] + 1].file.name}); keep one acquisition only"
-        )
-    usual = float(np.median(steps))
-    uneven = np.flatnonzero(np.abs(steps - usual) > STEP_TOLERANCE * usual)
-    if uneven.size:
-        raise InputError(
-            f"expected slices {usual:.2f} mm apart, {ordered[uneven[0]].file.name} and "
-            f"{ordered[uneven[0] + 1].file.name} are {steps[uneven[0]]:.2f} mm apart: slices are missing or mixed; "
-            "export the series again"
-        )
-
-
-def _check_upright(ordered: list[_Slice], along_mm: np.ndarray) -> None:
-    offsets = np.array([each.position_mm - ordered[0].position_mm for each in ordered])
-    sideways = np.linalg.norm(offsets - np.outer(along_mm - along_mm[0], ordered[0].normal), axis=1)
-    worst = int(sideways.argmax())
-    if sideways[worst] > TILT_TOLERANCE_MM:
-        angle = math.degrees(math.atan2(sideways[worst], along_mm[worst] - along_mm[0]))
-        raise InputError(
-            f"expected slices stacked at right angles, they drift by {sideways[worst]:.1f} mm sideways: a gantry tilt "
-            f"of {angle:.1f}°; resample to an untilted volume first (for example with dcm2niix)"
-        )
+def _told_others(series: Mapping[str, Sequence[Slice]]) -> str:
+    told = [f"{_told(series[uid])} ({uid or 'without UID'})" for uid in sorted(series)]
+    more = f"; and {len(told) - OTHERS_TOLD} more" if len(told) > OTHERS_TOLD else ""
+    return "; ".join(told[:OTHERS_TOLD]) + more

@@ -11,27 +11,27 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import permutations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
 
 from balaitous.ct.dicom import select_series
+from balaitous.ct.dicom_pixels import read_hounsfield
 from balaitous.ct.grid import Grid, StoredOrder, Triple
 from balaitous.ct.plausibility import FLOOR_HU, check_hounsfield, check_volume
+from balaitous.ct.slices import Slice
 from balaitous.errors import InputError, MaskError, one_line
 from balaitous.reading.archive import unpacked
 from balaitous.reading.headers import IMAGE_ENDINGS, format_of, scan_name
 from balaitous.reading.integrity import check_is_data, check_whole
-from balaitous.reading.itk import execute, name_for_itk, quiet_and_clear, read_slices
+from balaitous.reading.itk import execute, name_for_itk, quiet_and_clear
 from balaitous.reading.limits import maximum_voxels
 from balaitous.reading.patient import Patient, format_age, format_sex, from_header, read_sidecar
-from balaitous.reading.pixel_data import copy_slices
 
 SPACING_MM = (1.5, 1.5, 5.0)  # x, y, z: what the published networks were trained on
 GRID_TOLERANCE = 0.1  # of the smallest spacing: headers round; a mask further off was made on another grid
@@ -48,6 +48,8 @@ class CT:
     name : name of the file or the series folder, without endings: the PatientID of tables
     path : where it was read from; "" for one from memory
     series_uid : SeriesInstanceUID, DICOM only
+    series : what was read of a DICOM folder: kernel, slice thickness, number of slices
+    other_series : the same of the CT series that were there and not read, with their UIDs
     patient : what header and side-car say of age and sex
     stored : the order of the voxels in the file, which `resample` goes back to
 
@@ -63,10 +65,21 @@ class CT:
     series_uid: str | None = None
     patient: Patient = field(default_factory=Patient)
     stored: StoredOrder = field(default_factory=StoredOrder)
+    series: str | None = None
+    other_series: str | None = None
 
     def __post_init__(self) -> None:
         if self.hu.shape != self.grid.shape:
             raise ValueError(f"hu must have the grid's shape {self.grid.shape}. Got {self.hu.shape} instead.")
+
+
+class Placed(NamedTuple):
+    """Where voxels lie as they are stored, in the order of SimpleITK: size, spacing, origin, direction cosines."""
+
+    size: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+    origin_mm: tuple[float, ...]
+    direction: tuple[float, ...]
 
 
 def read_ct(path: str | os.PathLike[str], *, series: str | None = None) -> CT:
@@ -157,7 +170,7 @@ def _resampled(array: np.ndarray, ct: CT, spacing_mm: Triple) -> tuple[np.ndarra
         0.0,
         stored.GetPixelID(),
     )
-    return _oriented(resampled, sitk.GetArrayFromImage(resampled))
+    return _oriented(_placed_as(resampled), sitk.GetArrayFromImage(resampled))
 
 
 def read_labels(path: str | os.PathLike[str], ct: CT) -> np.ndarray:
@@ -184,7 +197,7 @@ def read_labels(path: str | os.PathLike[str], ct: CT) -> np.ndarray:
         image, _ = _whole_image(path)
     except InputError as error:
         raise MaskError(f"{path}: expected the mask of {ct.path}: {error}") from error
-    labels, grid, _ = _oriented(image, sitk.GetArrayFromImage(image))
+    labels, grid, _ = _oriented(_placed_as(image), sitk.GetArrayFromImage(image))
     found = str(grid)
     if grid.shape == ct.grid.shape:
         apart_mm = grid.apart_mm(ct.grid)
@@ -235,16 +248,53 @@ def write_volume(
 
 def _read_series(folder: Path, path: Path, uid: str | None) -> CT:
     chosen = select_series(folder, uid)
-    with tempfile.TemporaryDirectory(prefix="balaitous-") as copies:
-        image = read_slices(copy_slices(chosen.files, Path(copies), *chosen.shape), chosen.files)
-    check_volume(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
-    return _ct(image, path, chosen.uid, chosen.patient)
+    stored, padded = read_hounsfield(chosen.slices)
+    placed = _placed(chosen.slices)
+    check_volume(*placed)
+    hu, grid, order = _oriented(placed, stored)
+    return CT(
+        hu,
+        grid,
+        scan_name(path),
+        os.fspath(path),
+        chosen.uid or None,
+        _with_sidecar(path, chosen.patient),
+        order,
+        chosen.told + ", padding above −1024 HU taken for air" * padded,
+        chosen.others or None,
+    )
+
+
+def _placed(slices: Sequence[Slice]) -> Placed:
+    """Where the voxels of a series lie; the step between slices is the mean one, rows turn at right angles."""
+    first, last = slices[0], slices[-1]
+    between_rows_mm, between_columns_mm = first.spacing_mm
+    normal = _unit(np.cross(*first.directions))
+    row = _unit(np.cross(first.directions[1], normal))
+    return Placed(
+        (first.shape[1], first.shape[0], len(slices)),
+        (between_columns_mm, between_rows_mm, _length(last.position_mm - first.position_mm) / (len(slices) - 1)),
+        tuple(first.position_mm.tolist()),
+        tuple(np.column_stack((row, np.cross(normal, row), normal)).ravel().tolist()),
+    )
+
+
+def _length(vector: np.ndarray) -> float:
+    """Of three numbers, added in their order: ITK's own digits."""
+    x, y, z = vector.tolist()
+    return math.sqrt(x * x + y * y + z * z)
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    return vector * (1 / _length(vector))
 
 
 def _read_file(path: Path) -> CT:
     image, reader = _whole_image(path)
     age, sex = (reader.GetMetaData(key) if reader.HasMetaDataKey(key) else None for key in ("PatientAge", "PatientSex"))
-    return _ct(image, path, None, from_header(age, sex, "header"))
+    patient = _with_sidecar(path, from_header(age, sex, "header"))
+    hu, grid, order = _oriented(_placed_as(image), _hounsfield(image))
+    return CT(hu, grid, scan_name(path), os.fspath(path), None, patient, order)
 
 
 def _whole_image(path: Path) -> tuple[sitk.Image, sitk.ImageFileReader]:
@@ -267,13 +317,10 @@ def _whole_image(path: Path) -> tuple[sitk.Image, sitk.ImageFileReader]:
     return image if image.GetDimension() == 3 else image[:, :, :, 0], reader
 
 
-def _ct(image: sitk.Image, path: Path, series_uid: str | None, patient: Patient) -> CT:
-    name = scan_name(path)
-    sidecar = Path(os.path.abspath(path)).parent / f"{name}.json"
-    if sidecar.is_file():
-        patient = patient.filled_from(read_sidecar(sidecar))
-    hu, grid, order = _oriented(image, _hounsfield(image))
-    return CT(hu, grid, name, os.fspath(path), series_uid, patient, order)
+def _with_sidecar(path: Path, patient: Patient) -> Patient:
+    """What a header tells of the patient, filled up with what the side-car of a scan does."""
+    sidecar = Path(os.path.abspath(path)).parent / f"{scan_name(path)}.json"
+    return patient.filled_from(read_sidecar(sidecar)) if sidecar.is_file() else patient
 
 
 def _hounsfield(image: sitk.Image) -> np.ndarray:
@@ -286,16 +333,20 @@ def _hounsfield(image: sitk.Image) -> np.ndarray:
     return np.maximum(stored, kind(FLOOR_HU), out=np.empty(stored.shape, kind), casting="unsafe")
 
 
-def _oriented(stored: sitk.Image, array: np.ndarray) -> tuple[np.ndarray, Grid, StoredOrder]:
+def _placed_as(image: sitk.Image) -> Placed:
+    return Placed(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+
+
+def _oriented(stored: Placed, array: np.ndarray) -> tuple[np.ndarray, Grid, StoredOrder]:
     """`array`, in the order of `stored`, seen in LPS; its grid; and how it was stored."""
-    direction = np.reshape(stored.GetDirection(), (3, 3))
+    direction = np.reshape(stored.direction, (3, 3))
     i, j, k = max(permutations(range(3)), key=lambda order: sum(abs(direction[n, order[n]]) for n in range(3)))
     axes = (i, j, k)
     direction = direction[:, axes]
     x, y, z = (bool(direction[n, n] < 0) for n in range(3))
     back = (x, y, z)
-    size, spacing = np.array(stored.GetSize())[list(axes)], np.array(stored.GetSpacing())[list(axes)]
-    origin = np.array(stored.GetOrigin()) + direction @ (back * (size - 1) * spacing)
+    size, spacing = np.array(stored.size)[list(axes)], np.array(stored.spacing_mm)[list(axes)]
+    origin = np.array(stored.origin_mm) + direction @ (back * (size - 1) * spacing)
     # NumPy's axes count the other way: x is axis 2.
     turned = _reversed_along(array.transpose([2 - axes[n] for n in (2, 1, 0)]), back)
     grid = Grid(
@@ -304,7 +355,7 @@ def _oriented(stored: sitk.Image, array: np.ndarray) -> tuple[np.ndarray, Grid, 
         tuple(origin.tolist()),
         tuple((np.where(back, -direction, direction) + 0.0).ravel().tolist()),
     )
-    return turned, grid, StoredOrder(axes, back, stored.GetOrigin())
+    return turned, grid, StoredOrder(axes, back, stored.origin_mm)
 
 
 def _stored_image(array: np.ndarray, grid: Grid, order: StoredOrder) -> sitk.Image:

@@ -15,9 +15,16 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_dataset, read_partial
 from pydicom.tag import BaseTag, Tag
-from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian
+from pydicom.uid import (
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    EnhancedCTImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+)
 from pydicom.values import converters
 
+ENHANCED_CT_CLASSES = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
+CT_CLASSES = (CTImageStorage, *ENHANCED_CT_CLASSES)
 PREAMBLE_BYTES, DICOM_MARK = 128, b"DICM"
 START_BYTES = 2048  # enough for the elements that a file without preamble is known by
 FIRST_GROUPS = (0x0002, 0x0008)  # of a file without preamble: file meta information, or the study and the object
@@ -96,20 +103,20 @@ def read_file_meta(stream: BinaryIO) -> Dataset:
     return read_dataset(stream, False, True, stop_when=lambda tag, *_: Tag(tag).group != 2)
 
 
-def read_header(file: Path, tags: list[BaseTag | int]) -> FileDataset:
+def read_header(file: Path, tags: list[BaseTag | int], most_bytes: int = MAXIMUM_HEADER_BYTES) -> FileDataset:
     """Some tags of a DICOM file; nothing behind the last of them is read.
 
     Raises
     ------
     InvalidDicomError : if it is no DICOM file
-    Exception : of any kind, where its header is damaged, or longer than `MAXIMUM_HEADER_BYTES`
+    Exception : of any kind, where its header is damaged, or longer than `most_bytes`
     """
     if not file.is_file():  # to open a pipe is to wait for ever
         raise InvalidDicomError("not a file")
-    with _Header(file) as stream:
+    with _Header(file, most_bytes) as stream:
         meta = read_file_meta(stream)
         if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:  # pydicom and GDCM inflate it whole
-            if meta.get("MediaStorageSOPClassUID") == CTImageStorage:
+            if meta.get("MediaStorageSOPClassUID") in CT_CLASSES:
                 raise ValueError("deflated; write it in another transfer syntax")
             return FileDataset(file, {}, file_meta=meta)
         stream.seek(0)
@@ -118,14 +125,14 @@ def read_header(file: Path, tags: list[BaseTag | int]) -> FileDataset:
 
 
 class _Header(io.BufferedReader):
-    """A file of which only `MAXIMUM_HEADER_BYTES` can be read: sequences of empty items would take pydicom minutes."""
+    """A file of which only so many bytes can be read: sequences of empty items would take pydicom minutes."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, most_bytes: int) -> None:
         super().__init__(io.FileIO(file))
-        self.left = MAXIMUM_HEADER_BYTES
+        self.most = self.left = most_bytes
 
     def read(self, size: int | None = -1, /) -> bytes:
-        self.left -= MAXIMUM_HEADER_BYTES if size is None or size < 0 else size
+        self.left -= self.most if size is None or size < 0 else size
         if self.left < 0:
-            raise ValueError(f"longer than {MAXIMUM_HEADER_BYTES:,} bytes")
+            raise ValueError(f"longer than {self.most:,} bytes")
         return super().read(size)

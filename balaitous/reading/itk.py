@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +13,6 @@ import SimpleITK as sitk
 
 from balaitous.errors import InputError
 from balaitous.memory import is_out_of_memory
-from balaitous.reading.limits import Deadline
 
 
 @contextmanager
@@ -47,7 +46,7 @@ def read_dicom_pixels(file: Path) -> np.ndarray:
         return sitk.GetArrayFromImage(sitk.ReadImage(os.fspath(file), imageIO="GDCMImageIO"))
 
 
-def execute(reader: sitk.ImageFileReader | sitk.ImageSeriesReader) -> sitk.Image:
+def execute(reader: sitk.ImageFileReader) -> sitk.Image:
     """The image of a reader that is set up.
 
     Raises
@@ -56,42 +55,6 @@ def execute(reader: sitk.ImageFileReader | sitk.ImageSeriesReader) -> sitk.Image
     """
     with quiet_and_clear():
         return reader.Execute()
-
-
-def read_slices(copies: Sequence[Path], files: Sequence[Path]) -> sitk.Image:
-    """Slices as one image.
-
-    Parameters
-    ----------
-    copies : safe to read (`balaitous.reading.pixel_data`), in their order
-    files : what they were made of, for the message
-
-    Raises
-    ------
-    InputError : GDCM cannot read them, or not in time
-    """
-    reader = sitk.ImageSeriesReader()
-    reader.SetImageIO("GDCMImageIO")  # else SimpleITK tries twenty readers
-    reader.SetFileNames([os.fspath(copy) for copy in copies])
-    deadline = Deadline()
-    reader.AddCommand(sitk.sitkProgressEvent, lambda: reader.Abort() if deadline.passed else None)  # after each slice
-    try:
-        return execute(reader)
-    except InputError as error:
-        deadline.check()
-        raise InputError(f"{error}; the first such file is {_first_unreadable(copies, files)}") from error
-    finally:
-        reader.RemoveAllCommands()  # which hold the reader
-
-
-def _first_unreadable(copies: Sequence[Path], files: Sequence[Path]) -> str:
-    """ITK does not always say which slice of a series it failed on."""
-    for copy, file in zip(copies, files, strict=True):
-        try:
-            sitk.ReadImage(os.fspath(copy), imageIO="GDCMImageIO")
-        except RuntimeError:
-            return file.name
-    return "not to be told: each one reads alone"
 
 
 def name_for_itk(path: Path) -> str:

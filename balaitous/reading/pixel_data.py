@@ -1,4 +1,4 @@
-"""DICOM images as GDCM may see them: with the pixels that their headers declare, and nothing else.
+"""The stored numbers of DICOM images; GDCM decompresses, and sees nothing but the pixels that a header declares.
 
 GDCM allocates whatever length an element tells, follows nested sequences until the stack is gone, and lets its decoders
 believe what a compressed image tells of itself. So it never gets a file from outside: each image is copied into a file
@@ -13,17 +13,23 @@ JPEG: ITU-T T.81, B.2 · JPEG-LS: ITU-T T.87, C.2 · JPEG 2000: ITU-T T.800, A.5
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pydicom
 import pydicom.config
+from numpy.typing import NDArray
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.tag import Tag
 from pydicom.uid import (
     UID,
+    CTImageStorage,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -31,16 +37,16 @@ from pydicom.uid import (
 )
 
 from balaitous.errors import InputError
+from balaitous.memory import is_out_of_memory
 from balaitous.reading.dicom_files import read_file_meta
 from balaitous.reading.integrity import DEFLATE_MAXIMUM_RATIO
-from balaitous.reading.limits import in_time
+from balaitous.reading.itk import read_dicom_pixels
 
 IMAGE_TAGS = [
     Tag(keyword)
     for keyword in (
-        *("SOPClassUID", "SOPInstanceUID", "Modality", "ImagePositionPatient", "ImageOrientationPatient"),
-        *("PixelSpacing", "SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns", "BitsAllocated"),
-        *("BitsStored", "HighBit", "PixelRepresentation", "RescaleIntercept", "RescaleSlope", "PixelData"),
+        *("SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit"),
+        *("PixelRepresentation", "PixelData"),
     )
 ]
 MAXIMUM_SLICE_BYTES = 2**28  # 64 times a slice of 1,024² pixels of 32 bits
@@ -57,42 +63,97 @@ JPEG_FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD,
 JPEG_WITHOUT_LENGTH = {0x00, 0x01, *range(0xD0, 0xDA), 0xFF}
 
 
-def copy_slices(files: Sequence[Path], folder: Path, rows: int, columns: int) -> list[Path]:
-    """Copy slices of `rows` × `columns` pixels into `folder`, for GDCM; returns the copies, in the order of `files`.
+class Stored(NamedTuple):
+    """The numbers of a slice, (Y, X), not rescaled.
+
+    Attributes
+    ----------
+    allotted : of all the bits that a pixel has room for; padding may use them all
+    numbers : of the bits that it uses; what lies above them, such as overlays, is left out
+    """
+
+    allotted: NDArray
+    numbers: NDArray
+
+
+def check_declared(pixels: int, files: Iterable[Path]) -> None:
+    """Refuse files that declare more pixels than they can hold, before memory is taken for them.
 
     Raises
     ------
-    InputError : naming the first file that does not hold such a slice, or that no CT scanner writes
+    InputError : they do
     """
-    declared, found = len(files) * rows * columns, sum(file.stat().st_size for file in files)
-    if declared > found * DEFLATE_MAXIMUM_RATIO:
-        raise InputError(f"expected {declared:,} pixels as the headers declare, found {found:,} bytes; export it again")
-    copies = [folder / f"{number:06d}.dcm" for number in range(len(files))]
-    with pydicom.config.disable_value_validation():
-        for file, copy in in_time(zip(files, copies, strict=True)):
-            try:
-                read_image(file, rows, columns).save_as(copy)
-            except (InputError, OSError):  # such as a full disk
-                raise
-            except Exception as error:  # pydicom lets a dozen types through for damaged files
-                raise InputError(
-                    f"expected readable DICOM files, {file.name} is damaged ({error or type(error).__name__}); export "
-                    "the series again"
-                ) from error
-    return copies
+    found = sum(file.stat().st_size for file in files)
+    if pixels > found * DEFLATE_MAXIMUM_RATIO:
+        raise InputError(f"expected {pixels:,} pixels as the headers declare, found {found:,} bytes; export it again")
 
 
-def read_image(file: Path, rows: int, columns: int) -> FileDataset:
-    """The elements of `IMAGE_TAGS` of a CT slice, checked; damage may raise anything."""
-    image = read_elements(file, IMAGE_TAGS, "CT slice")
-    if (image.Rows, image.Columns) != (rows, columns) or image.BitsAllocated not in BITS_ALLOCATED:
+def read_stored(file: Path, rows: int, columns: int) -> Stored:
+    """The numbers that a CT slice stores.
+
+    Raises
+    ------
+    InputError : the file does not hold such a slice, or no CT scanner writes it so
+    """
+    with clear_about(file.name):
+        return stored_numbers(read_elements(file, IMAGE_TAGS, "CT slice"), rows, columns, file.name)
+
+
+@contextmanager
+def clear_about(name: str) -> Iterator[None]:
+    """One line that names a file where its DICOM turns out to be damaged."""
+    try:
+        with pydicom.config.disable_value_validation():
+            yield
+    except (InputError, MemoryError, OSError):
+        raise
+    except Exception as error:  # pydicom lets a dozen types through for damaged files
+        if is_out_of_memory(error):
+            raise
         raise InputError(
-            f"expected {rows} × {columns} pixels of 8, 16 or 32 bits in {file.name}, found {image.Rows} × "
-            f"{image.Columns} of {image.BitsAllocated}; export the series again"
+            f"expected readable DICOM files, {name} is damaged ({error or type(error).__name__}); export the series "
+            "again"
+        ) from error
+
+
+def stored_numbers(image: FileDataset, rows: int, columns: int, name: str) -> Stored:
+    """The numbers that an image stores; damage may raise anything.
+
+    Parameters
+    ----------
+    image : with the elements of `IMAGE_TAGS`
+    name : for messages
+    """
+    allocated = image.BitsAllocated
+    if (image.Rows, image.Columns) != (rows, columns) or allocated not in BITS_ALLOCATED:
+        raise InputError(
+            f"expected {rows} × {columns} pixels of 8, 16 or 32 bits in {name}, found {image.Rows} × "
+            f"{image.Columns} of {allocated}; export the series again"
         )
-    syntax = check_pixels(image, rows * columns * image.BitsAllocated // 8, file.name)
-    describe_file(image, syntax, image.SOPClassUID, image.get("SOPInstanceUID") or "1.2")
-    return image
+    unpacked = image.file_meta.get("TransferSyntaxUID") == RLELossless
+    syntax = check_pixels(image, rows * columns * allocated // 8, name)
+    if not syntax.is_encapsulated:
+        order = "<" if unpacked or image.original_encoding[1] is not False else ">"
+        number = f"{'i' if image.get('PixelRepresentation') else 'u'}{allocated // 8}"
+        data = image.PixelData
+        if order == ">" and allocated == 8:  # bytes lie in words, which are turned (PS3.5, 8.1.1 and annex A.3)
+            data = np.frombuffer(data[: len(data) // 2 * 2], ">u2").astype("<u2").tobytes()
+        allotted = np.frombuffer(data, order + number, rows * columns).reshape(rows, columns)
+        unused = allocated - int(image.get("BitsStored") or allocated)
+        return Stored(allotted, allotted << unused >> unused if unused > 0 else allotted)
+    image.SOPClassUID, image.Modality, image.PhotometricInterpretation = CTImageStorage, "CT", "MONOCHROME2"
+    describe_file(image, syntax, CTImageStorage, "1.2")
+    with tempfile.TemporaryDirectory(prefix="balaitous-") as folder:
+        copy = Path(folder, "slice.dcm")
+        image.save_as(copy)
+        try:
+            pixels = read_dicom_pixels(copy)
+        except InputError as error:
+            raise InputError(f"{error}; the first such file is {name}") from error
+    if pixels.size != rows * columns:
+        raise InputError(f"expected {rows} × {columns} numbers in {name}, found {pixels.shape}; export it again")
+    pixels = pixels.reshape(rows, columns)
+    return Stored(pixels, pixels)
 
 
 def read_elements(file: Path, tags: Sequence[int], what: str) -> FileDataset:

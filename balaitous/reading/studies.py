@@ -13,18 +13,15 @@ from itertools import groupby
 from pathlib import Path
 
 import pydicom.config
-from pydicom.dataset import FileDataset
+from pydicom.dataset import Dataset, FileDataset
 from pydicom.tag import BaseTag, Tag
-from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
-from balaitous.reading.dicom_files import read_header
+from balaitous.reading.dicom_files import CT_CLASSES, read_header
 from balaitous.reading.integrity import files_below
 
-ORIGIN_TAGS: list[BaseTag | int] = [
-    Tag(keyword) for keyword in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
-]
+ORIGIN_KEYWORDS = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
+ORIGIN_TAGS: list[BaseTag | int] = [Tag(keyword) for keyword in ORIGIN_KEYWORDS]
 KIND_TAGS: list[BaseTag | int] = [Tag(keyword) for keyword in ("SOPClassUID", "Modality", "ImageType")]
-CT_CLASSES = {CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage}
 
 
 @dataclass(frozen=True)
@@ -58,12 +55,12 @@ class Origin:
         return bool(self.series and self.series == other.series) or bool(self.frame and self.frame == other.frame)
 
 
-def origin_of(header: FileDataset, is_slice: bool = True) -> Origin:
-    """The origin that a header with `ORIGIN_TAGS` tells."""
+def origin_of(header: Dataset, is_slice: bool = True) -> Origin:
+    """The origin that a header with `ORIGIN_KEYWORDS` tells."""
     return Origin(*(raw(header, tag) for tag in ORIGIN_TAGS), is_slice)
 
 
-def raw(header: FileDataset, tag: BaseTag | int) -> bytes:
+def raw(header: Dataset, tag: BaseTag | int) -> bytes:
     """A text of a header as it is stored, without what pads it; empty where it is absent."""
     element = header.get_item(tag) if tag in header else None
     value = b"" if element is None or element.value is None else element.value

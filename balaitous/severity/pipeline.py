@@ -67,7 +67,7 @@ class Prediction:
     ----------
     name, path : of the scan
     input_sha256 : of the scan's files, as `content_sha256` has it; None for a CT from memory
-    series_uid : for DICOM only
+    series_uid, series, other_series : for DICOM only: what was read, and which CT series beside it were not
     probability_covid, probability_severe : in [0, 1]
     probabilities : ``{full,lung}_{covid,severe}`` and the two means ``covid`` and ``severe``
     patient : age in years and sex as used, and where each came from
@@ -101,6 +101,8 @@ class Prediction:
     seconds: Mapping[str, float]
     checks: tuple[Check, ...] = ()
     warnings: tuple[str, ...] = ()
+    series: str | None = None
+    other_series: str | None = None
 
     def __post_init__(self) -> None:
         check_probabilities(self.answers)
@@ -122,6 +124,8 @@ class Prediction:
             "lung_volume_litres": round(self.lung_volume_litres, 4),
             **asdict(self.patient),
             **{f"seconds_{stage}": round(seconds, 3) for stage, seconds in self.seconds.items()},
+            "series": self.series,
+            "other_series": self.other_series,
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -131,6 +135,8 @@ class Prediction:
             "path": self.path,
             "input_sha256": self.input_sha256,
             "series_uid": self.series_uid,
+            "series": self.series,
+            "other_series": self.other_series,
             **self.answers,
             "probabilities": dict(self.probabilities),
             **asdict(self.patient),
@@ -308,6 +314,8 @@ class Balaitous:
             seconds={**prepared.seconds, "lung_view": view.seconds, **watch.seconds},
             checks=view.checks,
             warnings=(*self.warnings, *warnings),
+            series=prepared.ct.series,
+            other_series=prepared.ct.other_series,
         )
 
     def network(self, name: str) -> tuple[Network, Chunker]:

@@ -61,7 +61,8 @@ def test_what_lies_in_a_folder_without_ct_is_named(tmp_path):
     write_series(tmp_path, HU[:1], prefix="multi", SOPClassUID=EnhancedCTImageStorage)
     (tmp_path / "notes.txt").write_text("not an image")
     with pytest.raises(
-        InputError, match=r"found 2 × DICOM of another kind \(CT\); 1 × multi-frame CT, .*; 1 × not DICOM; give a CT"
+        InputError,
+        match=r"found 2 × DICOM of another kind \(CT\); 1 × multi-frame CT without .*; 1 × not DICOM; give a CT",
     ):
         select_series(tmp_path)
 

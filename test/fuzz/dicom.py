@@ -91,14 +91,13 @@ def compressed(compressor: str) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "slice.dcm")
         file.write_bytes(slices()[1])
-        image = sitk.Cast(sitk.ReadImage(str(file)), sitk.sitkInt16)
+        image = sitk.Cast(sitk.ReadImage(str(file)) + 1024, sitk.sitkUInt16)
         sitk.WriteImage(image, str(file), useCompression=True, imageIO="GDCMImageIO", compressor=compressor)
         packed = pydicom.dcmread(file)
     dataset = pydicom.dcmread(BytesIO(slices()[1]))
     dataset.file_meta.TransferSyntaxUID = packed.file_meta.TransferSyntaxUID
     for keyword in ("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"):
         setattr(dataset, keyword, getattr(packed, keyword))
-    dataset.RescaleIntercept = packed.get("RescaleIntercept", 0)
     dataset.PixelData = encapsulate(list(pydicom.encaps.generate_frames(packed.PixelData, number_of_frames=1)))
     return written(dataset)
 

@@ -68,7 +68,7 @@ SAMPLES_PER_PIXEL, PIXEL_DATA = b"\x28\0\2\0US", b"\xe0\x7f\x10\0O"
         ),
         (
             lambda: struct.pack("<HH2sHI", 0x21, 0x1001, b"OB", 0, 0xF0000000),
-            "slices are missing",
+            "slice001.dcm has no PixelSpacing, Rows, Columns",
         ),
     ],
     ids=["items", "items of told length", "nested", "nested of told length", "4 GB"],

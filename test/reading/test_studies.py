@@ -70,7 +70,9 @@ def test_the_first_slice_speaks_for_its_folder_not_a_report_or_a_localizer(tmp_p
 )
 def test_studies_of_several_patients_in_one_folder_or_zip_are_refused_unless_a_series_is_chosen(tmp_path, tags):
     for n, slices in ((1, 3), (2, 4)):
-        own = {name: value.format(n=n) for name, value in tags.items()} | {"SOPInstanceUID": "1.6"}  # as is left by some
+        own = {name: value.format(n=n) for name, value in tags.items()} | {
+            "SOPInstanceUID": "1.6"
+        }  # as is left by some
         write_series(tmp_path / "both", hu_volume((slices, 4, 5)), prefix=f"p{n}_", uid=f"1.7.{n}", **own)
     with zipfile.ZipFile(tmp_path / "both.zip", "w") as packed:
         for file in (tmp_path / "both").iterdir():
