@@ -190,7 +190,7 @@ def content_of(path: Path | str) -> bytes:
         raise InputError(f"{path}: expected a .csv of scans, cannot read it ({reason_of(error)}). Check it.") from None
 
 
-def fact(name: str, text: str) -> object:
+def fact(name: str, text: str) -> Any:
     """What a cell says of an item; None where it says that it is unknown."""
     return {"age": age_told, "sex": sex_told}.get(name, str)(text)
 

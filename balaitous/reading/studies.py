@@ -57,7 +57,8 @@ class Origin:
 
 def origin_of(header: Dataset, is_slice: bool = True) -> Origin:
     """The origin that a header with `ORIGIN_KEYWORDS` tells."""
-    return Origin(*(raw(header, tag) for tag in ORIGIN_TAGS), is_slice)
+    patient, study, series, frame = (raw(header, tag) for tag in ORIGIN_TAGS)
+    return Origin(patient, study, series, frame, is_slice)
 
 
 def raw(header: Dataset, tag: BaseTag | int) -> bytes:
