@@ -41,6 +41,7 @@ HEADER_TAGS: list[BaseTag | int] = [
     Tag(keyword)
     for keyword in (*SLICE_KEYWORDS, *SLICE_NOTES, "SOPClassUID", "Modality", "ImageType", "NumberOfFrames")
 ]
+META_CLASS = "MediaStorageSOPClassUID"
 OTHERS_TOLD = 8  # series beside the one that is read
 NUMBERS = re.compile(r"\d+")
 HASHES = re.compile(r"(?=[a-f_-]*\d)[0-9a-f_-]{16,}")  # and UUIDs
@@ -188,9 +189,9 @@ def _look_at(file: Path, found: _Found) -> None:
     class_uid = _class_of(header)
     if class_uid not in (CTImageStorage, *ENHANCED_CT_CLASSES):
         found.others[f"DICOM of another kind ({header.get('Modality') or 'no modality'})"] += 1
-        if not class_uid:
+        if not class_uid or not (_is_known(class_uid) or header.get("Modality")):
             found.doubtful.append(_Doubtful(file, "does not say what it is", series_uid=series_uid))
-        elif has_geometry(header) and UID(class_uid).type != "SOP Class":
+        elif has_geometry(header) and not _is_known(class_uid):
             found.doubtful.append(_Doubtful(file, "is of a kind that DICOM does not know", series_uid=series_uid))
         return
     if "LOCALIZER" in (header.get("ImageType") or ()):
@@ -214,8 +215,14 @@ def _look_at(file: Path, found: _Found) -> None:
 
 def _class_of(header: FileDataset) -> str:
     """SOP class of a file: its own, else that of its file meta information, else what its modality says."""
-    told = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
-    return str(told or (CTImageStorage if header.get("Modality") == "CT" else ""))
+    told = [str(each.get(name) or "") for each, name in ((header, "SOPClassUID"), (header.file_meta, META_CLASS))]
+    by_modality = str(CTImageStorage) if header.get("Modality") == "CT" else ""
+    return next(filter(_is_known, told), "") or next(filter(None, told), "") or by_modality
+
+
+def _is_known(class_uid: str) -> bool:
+    """Whether DICOM knows a SOP class; those of scanners' makers it does not."""
+    return UID(class_uid).type == "SOP Class"
 
 
 def _what_is_wrong(file: Path) -> str:

@@ -260,7 +260,7 @@ def _read_series(folder: Path, path: Path, uid: str | None) -> CT:
         chosen.uid or None,
         _with_sidecar(path, chosen.patient),
         order,
-        chosen.told + ", padding above −1024 HU taken for air" * padded,
+        chosen.told + ", padding read as air" * padded,
         chosen.others or None,
     )
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import struct
+
+import pydicom
 import pytest
-from pydicom.uid import EnhancedCTImageStorage, SecondaryCaptureImageStorage
+from pydicom.uid import EnhancedCTImageStorage, ExplicitVRBigEndian, SecondaryCaptureImageStorage
 
 from balaitous.ct.dicom import select_series
 from balaitous.errors import InputError
 from balaitous.reading.patient import Patient
-from helpers.dicom import CORONAL, hu_volume, write_series
+from helpers.dicom import CORONAL, edit, hu_volume, write_series
+from helpers.images import refused
 
 HU = hu_volume()
 
@@ -169,3 +173,146 @@ def test_an_oblique_axial_series_is_read(tmp_path):
     oblique = (1.0, 0.0, 0.0, 0.0, 0.984807753, 0.173648178)
     files = write_series(tmp_path, HU, orientation=oblique)
     assert list(select_series(tmp_path).files) == files
+
+
+def cut(length):
+    return lambda content: content[:length]
+
+
+def zeros_from(start):
+    return lambda content: content[:start] + bytes(len(content) - start)
+
+
+def in_the_other_order(content):
+    """The elements of a file in another order of bytes than its file meta information tells."""
+    data = content[content.index(b"\x08\0\x08\0CS") :]
+    return content[: -len(data)] + b"".join(
+        struct.pack(">H", each) for each in struct.unpack(f"<{len(data) // 2}H", data)
+    )
+
+
+def without(tag):
+    """The file with an element of two or three numbers renamed, so that it is one of another name."""
+    return lambda content: content.replace(tag, b"\x21\0\x99\x10", 1)
+
+
+DAMAGE = {
+    "empty": (lambda content: b"", "is empty"),
+    "zeroed": (lambda content: bytes(len(content)), "begins with zeros only"),
+    "cut in the preamble": (cut(100), "begins with zeros only"),
+    "cut after the preamble": (cut(132), "does not say what it is|damaged header"),
+    "cut in the file meta information": (cut(200), "has no|does not say|damaged header"),
+    "cut in the header": (cut(600), "has no|does not say|damaged header"),
+    "cut in the pixels": (lambda content: content[:-20], "cut short"),
+    "zeroed after the preamble": (zeros_from(132), "does not say|has no|damaged header"),
+    "zeroed behind the start of the header": (zeros_from(400), "has no|damaged header|does not say"),
+    "in another order of bytes": (in_the_other_order, "has no|damaged header|does not say"),
+    "text": (lambda content: b"<html>404 not found</html>", "not readable as DICOM"),
+    "a pointer": (lambda content: b"version https://git-lfs", "not readable as DICOM"),
+    "without position": (without(b"\x20\0\x32\0"), "has no ImagePositionPatient"),
+    "without direction": (without(b"\x20\0\x37\0"), "has no ImageOrientationPatient"),
+    "without spacing": (without(b"\x28\0\x30\0"), "has no PixelSpacing"),
+    "without rows": (without(b"\x28\0\x10\0"), "has no Rows"),
+    "without series": (without(b"\x20\0\x0e\0"), "has none, 5 others have 1.2.3"),
+    "with a damaged position": (lambda content: content.replace(b"-100\\-120\\", b"-1x0\\-120\\", 1), "damaged header"),
+    "with another class": (
+        lambda content: content.replace(b"1.2.840.10008.5.1.4.1.1.2\0", b"1.2.840.10008.5.1.4.1.9.2\0"),
+        "is of a kind that DICOM does not know",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("index", [0, -1])
+def test_a_damaged_end_slice_is_named(tmp_path, damage, index):
+    file = write_series(tmp_path, HU, uid="1.2.3", shuffle=False)[index]
+    change, reason = DAMAGE[damage]
+    file.write_bytes(change(file.read_bytes()))
+    refused(tmp_path, f"{file.name}.*({reason})")
+
+
+@pytest.mark.parametrize("naming", ["IM{:05d}", "1.2.840.113619.2.{}", "{:032x}", "I.{}", "ct_{}.IMA"])
+@pytest.mark.parametrize("content", [b"", bytes(3000), b"<html>404 not found</html>"])
+def test_what_is_named_as_the_slices_are_and_is_no_dicom_is_named(tmp_path, naming, content):
+    files = write_series(tmp_path, HU, uid="1.2.3", shuffle=False)
+    files = [file.rename(tmp_path / naming.format(7**9 + 31 * number)) for number, file in enumerate(files)]
+    files[-1].write_bytes(content)
+    refused(tmp_path, f"{files[-1].name} (is empty|begins with zeros only|is not readable as DICOM)")
+
+
+def test_a_link_to_nothing_and_a_half_copied_slice_are_named(tmp_path):
+    files = write_series(tmp_path, HU, shuffle=False)
+    content = files[-1].read_bytes()
+    files[-1].unlink()
+    files[-1].symlink_to("nothing.dcm")
+    refused(tmp_path, f"{files[-1].name} is a link to nothing|lies outside")
+    files[-1].unlink()
+    files[-1].with_suffix(".dcm.part").write_bytes(content[:100])
+    refused(tmp_path, "slice005.dcm.part begins with zeros only")
+
+
+@pytest.mark.parametrize("naming", ["slice{}.dcm", "IM{:05d}"])
+def test_what_lies_beside_a_series_does_not_stop_it(tmp_path, naming):
+    files = write_series(tmp_path, HU, uid="1.2.3", shuffle=False)
+    files = [file.rename(tmp_path / naming.format(number)) for number, file in enumerate(files)]
+    for name in (
+        "README",
+        "DICOMDIR",
+        "report.pdf",
+        "._" + files[0].name,
+        ".DS_Store",
+        "Thumbs.db",
+        "VERSION",
+        "a.json",
+    ):
+        (tmp_path / name).write_bytes(b"" if name == "VERSION" else bytes(200))
+    write_series(tmp_path, HU[:1], uid="1.2.3", prefix="dose", SOPClassUID=SecondaryCaptureImageStorage)
+    scout = {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"], "ImagePositionPatient": None}
+    write_series(tmp_path, HU[:1], uid="1.2.3", prefix="scout", **scout)
+    write_series(tmp_path / "other", HU[:1], uid="1.2.4", ImagePositionPatient=None)
+    (tmp_path / "other" / "slice9.dcm").write_bytes(b"")
+    assert list(select_series(tmp_path).files) == files
+
+
+def test_a_damaged_file_of_another_series_does_not_matter(tmp_path):
+    files = write_series(tmp_path, HU, uid="1.2.3")
+    write_series(tmp_path, HU[:3], uid="1.2.4", prefix="other", PixelSpacing=None)
+    assert list(select_series(tmp_path).files) == files
+
+
+def test_files_without_preamble_class_and_uids_are_read(tmp_path):
+    for file in write_series(tmp_path, HU, shuffle=False, SeriesInstanceUID=None):
+        edit(file, SOPClassUID="", StudyInstanceUID="")
+        if file.name == "slice000.dcm":
+            content = file.read_bytes()  # no preamble and no file meta information either
+            file.write_bytes(content[content.index(b"\x08\0\x08\0CS") :])
+    chosen = select_series(tmp_path)
+    assert (chosen.uid, len(chosen.slices)) == ("", 6)
+
+
+def test_a_slice_in_the_other_order_of_bytes_that_says_so_is_read(tmp_path):
+    files = write_series(tmp_path, HU, shuffle=False)
+    dataset = pydicom.dcmread(files[-1])
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+    pydicom.dcmwrite(files[-1], dataset, implicit_vr=False, little_endian=False)
+    assert list(select_series(tmp_path).files) == files
+
+
+def test_the_series_that_was_read_and_the_others_are_told(tmp_path):
+    soft = {"ConvolutionKernel": "B30f", "SliceThickness": "1.5"}
+    write_series(tmp_path / "a", HU, uid="1.2.2", **soft)
+    write_series(tmp_path / "b", HU, uid="1.2.3", ConvolutionKernel=["I70f", "3"], SliceThickness="1.250")
+    write_series(tmp_path / "c", HU[:4], uid="1.2.4", SliceThickness="0", orientation=CORONAL)
+    chosen = select_series(tmp_path)
+    assert chosen.told == "B30f, 1.5 mm, 6 slices"
+    assert chosen.others == "I70f/3, 1.25 mm, 6 slices (1.2.3); 4 slices (1.2.4)"
+    assert (
+        select_series(tmp_path, "1.2.4").others == "B30f, 1.5 mm, 6 slices (1.2.2); I70f/3, 1.25 mm, 6 slices (1.2.3)"
+    )
+
+
+def test_many_other_series_are_counted(tmp_path):
+    write_series(tmp_path, HU, uid="1.2.0")
+    for number in range(11):
+        write_series(tmp_path, HU[:2], uid=f"1.3.{10 + number}", prefix=f"s{number:02d}_")
+    assert select_series(tmp_path).others.endswith("2 slices (1.3.17); and 3 more")
