@@ -6,6 +6,9 @@ and what to do, on one line.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+NAMES_SHOWN = 5  # of many in a message
 MAXIMUM_MESSAGE = 1200  # characters: its beginning and its end, which says what to do
 
 
@@ -60,6 +63,12 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def first_few(names: Sequence[str]) -> str:
+    """The first few names, and how many there are."""
+    rest = len(names) - NAMES_SHOWN
+    return ", ".join(names[:NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def one_line(text: str) -> str:

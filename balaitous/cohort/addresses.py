@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from balaitous.errors import BalaitousError, InputError
 from balaitous.reading.headers import scan_name, voxel_file_of
+from balaitous.reading.integrity import is_litter
 
 if TYPE_CHECKING:
     import fsspec
@@ -100,6 +101,7 @@ def _fetch(files: fsspec.AbstractFileSystem, root: str, folder: Path) -> Path:
         below = [(each, PurePosixPath(each[len(root) :].lstrip("/"))) for each in files.find(root)]
         if any(".." in relative.parts for _, relative in below):
             raise InputError(f"expected names inside the folder {root}, found '..' among them. Rename these files.")
+        below = [(each, relative) for each, relative in below if not any(map(is_litter, relative.parts))]
         files.get([each for each, _ in below], [str(local / relative) for _, relative in below])
     else:
         files.get_file(root, str(local))

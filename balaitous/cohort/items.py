@@ -9,19 +9,20 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
-from itertools import groupby
 from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from pydicom.tag import Tag
+from pydicom.errors import InvalidDicomError
 
 from balaitous.cohort.addresses import is_url, reachable, redacted
-from balaitous.ct.dicom import read_header
-from balaitous.errors import InputError
+from balaitous.errors import InputError, reason_of
+from balaitous.reading.csv_files import bytes_of, parse_csv
+from balaitous.reading.dicom_files import START_BYTES, to_elements
 from balaitous.reading.headers import IMAGE_ENDINGS
-from balaitous.reading.integrity import files_below
-from balaitous.reading.patient import Patient, resolve
+from balaitous.reading.integrity import is_litter
+from balaitous.reading.patient import Patient, age_told, parse_age, resolve, sex_told
 from balaitous.reading.pictures import DICOM_ENDINGS, PICTURE_ENDINGS
+from balaitous.reading.studies import Tree, tree_of
 
 if TYPE_CHECKING:
     import fsspec
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-STUDY_INSTANCE_UID = Tag("StudyInstanceUID")
+DICOM_NAMES = (*DICOM_ENDINGS, ".ima")  # of files behind an address
 SAME_COLUMNS = {"file": "path", "imgname": "path", "gender": "sex"}  # other people's names of ours
 LIST_COLUMNS = ("path", "patient", "exam", "source", "split", "label")  # of every list; then one an output
 
@@ -143,43 +144,55 @@ def read_list(path: Path | str, model: Model, given: Mapping[str, Any]) -> list[
     """The items of a .csv: a column ``path`` (or ``file``, ``imgname``), and one for each fact of `Model.given`.
 
     Names of columns are read in any case and with spaces around them. Columns that a list may have besides are
-    `LIST_COLUMNS` and the model's outputs; any other is named in a warning.
-    """
-    import pandas as pd  # takes a while, which single items do without
+    `LIST_COLUMNS` and the model's outputs; any other is named in a warning. Lines that hold nothing are left out.
 
-    expected = ", ".join(("path", *model.given))
-    with reachable(str(path)) as (files, file):
-        content = files.cat_file(file)
-    try:
-        table = pd.read_csv(BytesIO(content), dtype=str, keep_default_na=False)
-    except ValueError as error:
-        raise InputError(
-            f"{redacted(path)} is not a readable CSV ({error}). Expected columns path[,age,sex]."
-        ) from None
-    read = {str(name): str(name).strip().lower() for name in table.columns}
-    names = {name: SAME_COLUMNS.get(own, own) for name, own in read.items()}
-    if "path" not in names.values():
-        raise InputError(f"{redacted(path)} has no column 'path' (found: {', '.join(names)}). Expected {expected}.")
-    if twice := {name for name in names.values() if list(names.values()).count(name) > 1}:
-        raise InputError(f"{redacted(path)} has several columns for {', '.join(sorted(twice))}. Keep one of each.")
+    Raises
+    ------
+    InputError : it cannot be read, is no table as `parse_csv` has it, or a line names no input or an age or a sex that
+        is none
+    """
+    name, expected = redacted(path), ", ".join(("path", *model.given))
     known = {*LIST_COLUMNS, *model.given, *model.outputs}
-    if unknown := [own for own, name in names.items() if name not in known]:
-        log.warning("%s: columns that are not used: %s (known: %s)", redacted(path), ", ".join(unknown), expected)
+    table = parse_csv(content_of(path), name, known, SAME_COLUMNS)
+    if "path" not in table.columns:
+        found = ", ".join(each for each in table.columns if each)
+        raise InputError(f"{name} has no column 'path' (found: {found}). Expected {expected}.")
+    if unused := table.unused(known):
+        log.warning("%s: columns that are not used: %s (known: %s)", name, ", ".join(unused), expected)
     items = []
-    for number, row in enumerate(table.rename(columns=names).to_dict("records"), start=2):
+    for number, row in zip(table.lines, table.rows, strict=True):
+        if not row["path"]:
+            raise InputError(
+                f"{name}, line {number}: expected the path of a {what_of(model.reads)}, found none. Add it."
+            )
+        facts = {each: fact(each, row[each]) for each in model.given if row.get(each)}
+        own = {each: value for each, value in facts.items() if value is not None}
+        if "age" in facts and parse_age(row["age"]) == 0:
+            log.warning("%s, line %d: an age of 0 counts as unknown; give --age 0 for a newborn", name, number)
         try:
-            each = row["path"] if is_url(row["path"]) else beside(path, row["path"])
-            own = {name: fact(name, row[name]) for name in model.given if row.get(name)}
             resolve(Patient(), own.get("age"), own.get("sex"))
         except ValueError as error:
-            raise InputError(f"{redacted(path)}, line {number}: {error} Correct age (years) or sex (M, F).") from None
-        items.append(Item(each, {**given, **own}))
+            raise InputError(f"{name}, line {number}: {error} Correct age (years) or sex (M, F).") from None
+        if "age" in own:
+            own["age"] = parse_age(own["age"])
+        items.append(Item(row["path"] if is_url(row["path"]) else beside(path, row["path"]), {**given, **own}))
     return items
 
 
-def fact(name: str, text: str) -> float | str:
-    """What a cell says of an item."""
-    return float(text) if name == "age" else text
+def content_of(path: Path | str) -> bytes:
+    """The bytes of a file, local or behind an address."""
+    if isinstance(path, str):
+        with reachable(path) as (files, file):
+            return files.cat_file(file)
+    try:
+        return bytes_of(path)
+    except OSError as error:
+        raise InputError(f"{path}: expected a .csv of scans, cannot read it ({reason_of(error)}). Check it.") from None
+
+
+def fact(name: str, text: str) -> Any:
+    """What a cell says of an item; None where it says that it is unknown."""
+    return {"age": age_told, "sex": sex_told}.get(name, str)(text)
 
 
 def beside(table: Path | str, path: str) -> Path | str:
@@ -195,9 +208,9 @@ def beside(table: Path | str, path: str) -> Path | str:
 def items_at(url: str, reads: Sequence[str]) -> list[str]:
     """The inputs at an address: the file itself, or those of a folder and its sub-folders, by name.
 
-    Headers are not opened, which would take hours over a network. So a folder that holds DICOM files and no image files
-    is one scan, and the series of a study are one scan each if they lie in folders of their own. Files without ending
-    (or with one of digits, as in a UID) are DICOM if the first of them in their folder is.
+    Headers are not opened, which would take hours over a network. So a folder that holds DICOM files is one scan, and
+    the series of a study are one scan each if they lie in folders of their own. Files without ending (or with one of
+    digits, as in a UID) are DICOM if the first of them in their folder is. Litter is left out.
 
     Raises
     ------
@@ -209,12 +222,12 @@ def items_at(url: str, reads: Sequence[str]) -> list[str]:
             return [url]
         for file in files.find(root):
             relative = PurePosixPath(file[len(root) :].lstrip("/"))
-            folders[relative.parent].append(relative)
+            if not any(map(is_litter, relative.parts)):
+                folders[relative.parent].append(relative)
         found: list[PurePosixPath] = []
         for folder, members in folders.items():
-            if single := [each for each in members if is_item_file(each, reads)]:
-                found += single
-            elif any(KINDS[kind].folders for kind in reads) and holds_dicom(files, root, members):
+            found += [each for each in members if is_item_file(each, reads)]
+            if any(KINDS[kind].folders for kind in reads) and holds_dicom(files, root, members):
                 found.append(folder)
     base = url.rstrip("/")
     return [
@@ -223,48 +236,37 @@ def items_at(url: str, reads: Sequence[str]) -> list[str]:
 
 
 def holds_dicom(files: fsspec.AbstractFileSystem, root: str, members: Sequence[PurePosixPath]) -> bool:
-    """Whether the files of one folder are DICOM, by their names, else by the mark in the first without ending."""
-    if any(each.suffix.lower() == ".dcm" for each in members):
+    """Whether the files of one folder are DICOM, by their names, else by the start of the first without ending."""
+    if any(each.suffix.lower() in DICOM_NAMES for each in members):
         return True
     unnamed = sorted(each for each in members if not each.suffix or each.suffix[1:].isdigit())
-    return bool(unnamed) and files.cat_file(f"{root}/{unnamed[0]}", start=128, end=132) == b"DICM"
+    try:
+        to_elements(BytesIO(files.cat_file(f"{root}/{unnamed[0]}", start=0, end=START_BYTES) if unnamed else b""))
+    except InvalidDicomError:
+        return False
+    return True
 
 
 def items_in(folder: Path, reads: Sequence[str]) -> Iterator[Path]:
     """The inputs of a folder and its sub-folders, by name: files, and folders that are one DICOM study.
 
-    Links are followed, but no folder is visited twice: links may lead back.
+    Links are followed, but no folder is visited twice: links may lead back. Litter is left out.
     """
-    todo, visited = [folder], set()
+    dicom = any(KINDS[kind].folders for kind in reads)
+    todo: list[tuple[Path, Tree | None]] = [(folder, None)]
+    visited = set()
     while todo:
-        each = todo.pop()
+        each, tree = todo.pop()
         if not each.is_dir():
             if is_item_file(each, reads):
                 yield each
         elif (real := each.resolve()) not in visited:
             visited.add(real)
-            if any(KINDS[kind].folders for kind in reads) and is_dicom_study(each):
+            if dicom and (tree is None or each.is_symlink()):
+                tree = tree_of(each, lambda file: is_item_file(file, reads))
+            if tree and tree.is_scan(each):
                 yield each
-            else:
-                todo += sorted(each.iterdir(), reverse=True)
-
-
-def is_dicom_study(folder: Path) -> bool:
-    """Whether a folder, its sub-folders included, holds DICOM files of one study, and no image files."""
-    studies = set()
-    for _, files in groupby(files_below(folder), key=lambda file: file.parent):
-        names = sorted(files)
-        if any(is_item_file(name, ("ct",)) for name in names):
-            return False
-        # one file speaks for the folder it lies in: thousands of headers need not be read twice
-        studies.add(next(filter(None, map(study_uid, names)), None))
-    return len(studies - {None}) == 1
-
-
-def study_uid(path: Path) -> str | None:
-    """StudyInstanceUID of a DICOM image; None of any other file."""
-    try:
-        header = read_header(path, [STUDY_INSTANCE_UID])
-        return str(header.get("StudyInstanceUID", "")) or None
-    except Exception:  # pydicom lets a dozen types through for damaged headers; reading the scan will say so
-        return None
+                if tree.is_whole(each):
+                    yield from sorted(tree.files[each])
+                    continue
+            todo += [(below, tree) for below in sorted(each.iterdir(), reverse=True) if not is_litter(below.name)]

@@ -29,10 +29,10 @@ import balaitous
 from balaitous.checks import verdict
 from balaitous.cohort.local import outcome_of
 from balaitous.container.inputs import INPUTS_FILE, SCANS_FOLDER, JobInputs, read_inputs
-from balaitous.errors import BalaitousError, InputError, explain
+from balaitous.errors import BalaitousError, InputError, explain, first_few
 from balaitous.files import remove_partials, write_together, write_whole
 from balaitous.models import MODELS
-from balaitous.reading.integrity import check_inside
+from balaitous.reading.integrity import check_inside, is_litter
 
 if TYPE_CHECKING:
     from balaitous.cohort.items import Item
@@ -79,19 +79,28 @@ def find_cases(input_dir: Path) -> list[Case]:
 
     Parameters
     ----------
-    input_dir : with ``images/ct``, the ``.mha`` files there; else any folder of scans, as the command takes it
+    input_dir : with ``images/ct``, the ``.mha`` files there, or other scans where there are none; else any folder of
+        scans, as the command takes it
 
     Raises
     ------
     InputError : if there is no scan, one links out of `input_dir`, or ``inputs.json`` is not what `read_inputs` expects
     """
-    from balaitous.cohort.items import Item, list_items  # brings what reads DICOM, while the reading process starts
+    from balaitous.cohort.items import (
+        Item,
+        items_in,
+        list_items,
+    )  # brings what reads DICOM, while the reading process starts
 
     folder = input_dir / SCANS_FOLDER
     if folder.is_dir():
-        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".mha" and path.name[0] != ".")
-        if not paths:
-            raise InputError(f"expected .mha files in {folder}, found none: check what is mounted there")
+        there = sorted(path for path in folder.iterdir() if not is_litter(path.name))
+        paths = [path for path in there if path.suffix.lower() == ".mha"]
+        if paths and (others := [path.name for path in there if path not in paths]):
+            log.warning("left out beside the .mha files: %s", first_few(others))
+        if not paths and not (paths := list(items_in(folder, MODEL.reads))):
+            found = f" but {first_few([path.name for path in there])}" if there else ""
+            raise InputError(f"expected .mha files in {folder}, found none{found}: check what is mounted there")
         for path in paths:
             check_inside(path, input_dir)
     else:

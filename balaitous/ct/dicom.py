@@ -35,6 +35,7 @@ from balaitous.reading.dicom_files import ENHANCED_CT_CLASSES, START_BYTES, read
 from balaitous.reading.integrity import check_inside, files_below
 from balaitous.reading.limits import in_time
 from balaitous.reading.patient import Patient
+from balaitous.reading.studies import two_apart
 
 HEADER_TAGS: list[BaseTag | int] = [
     Tag(keyword)
@@ -101,7 +102,7 @@ class _Found:
     def add(self, slices: Iterable[Slice]) -> None:
         """Take slices; one that is there twice counts once, unless the two differ in what they say."""
         for each in slices:
-            key = (each.series_uid, each.instance_uid, each.frame, each.position_mm.tobytes())
+            key = (each.origin, each.instance_uid, each.frame, each.position_mm.tobytes())
             twin = self.slices.setdefault(key, each)
             if twin is not each and (twin.values, twin.shape, twin.spacing_mm) != (
                 each.values,
@@ -135,6 +136,7 @@ def select_series(folder: Path, uid: str | None = None) -> Series:
         what = f"no axial one in {listing}; choose one by its UID" if series else f"{_listing(found.others)}; give a CT"
         raise InputError(f"expected a folder with a CT series in DICOM, found {what}")
     chosen = uid or max(axial, key=lambda key: axial[key])
+    _check_one_scan(list(found.slices.values()) if uid is None else series[uid], folder, listing)
     slices = series.pop(chosen)
     try:
         _refuse_strays(slices, chosen, series)
@@ -144,6 +146,16 @@ def select_series(folder: Path, uid: str | None = None) -> Series:
         hint = f" (or choose another series: {listing})" if series else ""
         raise InputError(f"series {chosen or 'without UID'}: {error}{hint}") from error
     return Series(chosen, tuple(in_order), patient, _told(slices), _told_others(series))
+
+
+def _check_one_scan(slices: Sequence[Slice], folder: Path, listing: str) -> None:
+    """Refuse slices that are known to be of several patients or studies: which of them is meant, nobody can tell."""
+    if apart := two_apart([each.origin for each in slices]):
+        one, other = (slices[place].file.relative_to(folder) for place in apart)
+        raise InputError(
+            f"expected one study of one patient, found several, such as those of {one} and {other}; give the folder of "
+            f"one of them, or choose a series by its UID: {listing}"
+        )
 
 
 def _read_headers(folder: Path) -> _Found:

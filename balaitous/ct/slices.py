@@ -22,6 +22,7 @@ from balaitous.ct.plausibility import DIRECTION_TOLERANCE
 from balaitous.errors import InputError
 from balaitous.reading.limits import SIZE_VARIABLE, maximum_voxels
 from balaitous.reading.patient import Patient, from_header
+from balaitous.reading.studies import ORIGIN_KEYWORDS, Origin, origin_of
 
 AXIAL_COSINE = math.cos(math.radians(30))  # a slice counts as axial when its normal is within 30° of the body's axis
 SPACING_TOLERANCE_MM = 1e-3  # of the pixel spacing between the slices of a series
@@ -37,7 +38,7 @@ PADDING = ("PixelPaddingValue", "PixelPaddingRangeLimit")
 MODALITY_LUT = "ModalityLUTSequence"
 SAME_IN_ALL = (*DECIMALS, *TEXTS, *WHOLE_NUMBERS, *PADDING, MODALITY_LUT)
 SLICE_NOTES = ("ConvolutionKernel", "SliceThickness")  # by which people tell the series of one scan apart
-SLICE_KEYWORDS = (*GEOMETRY, *SAME_IN_ALL, "PatientAge", "PatientSex", "SeriesInstanceUID", "SOPInstanceUID")
+SLICE_KEYWORDS = (*GEOMETRY, *SAME_IN_ALL, *ORIGIN_KEYWORDS, "PatientAge", "PatientSex", "SOPInstanceUID")
 MAXIMUM_KERNEL_LENGTH = 32  # two of DICOM's short strings
 HOUNSFIELD_TYPES = ("HU", "HU_MOD", "US")  # PS3.3, C.11.1.1.2; US: unspecified, as old CTs say
 
@@ -56,6 +57,7 @@ class Slice:
     directions : (2, 3): along a row, along a column
     spacing_mm : between rows, between columns
     shape : rows, columns
+    origin : the patient, study and series it belongs to, to be compared
     values : what must be the same in all slices of a series, by DICOM's keyword; None where nothing is said
     kernel, thickness_mm : of the reconstruction; "" and None where nothing is said
     parts : of a frame: which stack, phase and so on it belongs to, by people's word for it
@@ -71,6 +73,7 @@ class Slice:
     shape: tuple[int, int]
     values: Mapping[str, Value]
     patient: Patient
+    origin: Origin
     kernel: str = ""
     thickness_mm: float | None = None
     parts: Mapping[str, str] = field(default_factory=dict)
@@ -121,6 +124,7 @@ def slice_of(file: Path, header: Dataset, frame: int | None = None, parts: Mappi
         shape=(int(header.Rows), int(header.Columns)),
         values=values,
         patient=from_header(header.get("PatientAge"), header.get("PatientSex"), "dicom"),
+        origin=origin_of(header),
         kernel=_kernel(header),
         thickness_mm=_thickness_mm(header),
         parts=parts or {},

@@ -12,6 +12,7 @@ from balaitous.errors import InputError, reason_of
 from balaitous.evaluation.tasks import PATIENT, Predictions, predictions_of, read_csv, with_columns
 
 PROBABILITIES = ("probability_covid", "probability_severe")
+OTHER_COLUMNS = ("status", "error", "bundle", "bundle_sha256")  # as `predict` writes them
 TABLE_ENDINGS = (".csv", ".parquet", ".json")
 EXPECTED = f"Expected a table (.csv, .parquet, .json) with {PATIENT}, {', '.join(PROBABILITIES)}"
 
@@ -25,7 +26,7 @@ def read_table(path: Path) -> Predictions:
     """
     match path.suffix.lower():
         case ".csv":
-            return from_table(read_csv(path, (PATIENT, *PROBABILITIES)), path)
+            return from_table(read_csv(path, (PATIENT, *PROBABILITIES), OTHER_COLUMNS), path)
         case ".parquet":
             try:
                 return from_table(pd.read_parquet(path), path)

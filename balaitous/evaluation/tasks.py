@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,11 +13,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from balaitous.errors import InputError, reason_of
+from balaitous.errors import InputError, first_few, reason_of
+from balaitous.reading.csv_files import bytes_of, parse_csv
+
+log = logging.getLogger(__name__)
 
 PATIENT = "PatientID"
 REFERENCE_COLUMNS = (PATIENT, "probCOVID", "probSevere")
-NAMES_SHOWN = 5  # of patients in a message
 
 
 class MissingPredictionsError(InputError):
@@ -105,8 +108,8 @@ def read_reference(path: Path) -> Reference:
     ------
     InputError : missing or another file, no or duplicate patients, or an outcome that is neither 0 nor 1
     """
-    table = read_csv(path, REFERENCE_COLUMNS)
-    patients = [name.strip() for name in table[PATIENT]]
+    table = read_csv(path, REFERENCE_COLUMNS, name_unused=True)
+    patients = list(table[PATIENT])
     covid = [outcome_of(text) for text in table["probCOVID"]]
     severe = [outcome_of(text) if positive else 0 for text, positive in zip(table["probSevere"], covid, strict=True)]
     unclear = [name for name, *outcomes in zip(patients, covid, severe, strict=True) if None in outcomes]
@@ -130,22 +133,32 @@ def outcome_of(text: str) -> int | None:
         return None
 
 
-def read_csv(path: Path, columns: Iterable[str]) -> pd.DataFrame:
-    """A table of texts that has these columns.
+def read_csv(path: Path, columns: Sequence[str], others: Sequence[str] = (), name_unused: bool = False) -> pd.DataFrame:
+    """A table of texts that has these columns, by the number of their line in the file.
+
+    Parameters
+    ----------
+    columns : that it must have, in any case and with spaces around them
+    others : that it may have besides
+    name_unused : whether columns that are neither are named in a warning
 
     Raises
     ------
-    InputError : it is missing, not a table, or lacks a column
+    InputError : it is missing, no table as `parse_csv` has it, or lacks a column
     """
     try:
-        table = pd.read_csv(
-            path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig", skipinitialspace=True
-        )
-    except (OSError, ValueError) as error:
+        content = bytes_of(path)
+    except OSError as error:
         raise InputError(
             f"{path}: expected a CSV with {', '.join(columns)}; found: {reason_of(error)}. Check the path."
         ) from None
-    return with_columns(table, columns, path)
+    known = (*columns, *others)
+    texts = parse_csv(content, str(path), known)
+    table = pd.DataFrame(texts.rows, columns=list(dict.fromkeys(texts.columns)), index=texts.lines, dtype=object)
+    with_columns(table, columns, path)
+    if name_unused and (unused := texts.unused(known)):
+        log.warning("%s: columns that are not used: %s (known: %s)", path, ", ".join(unused), ", ".join(known))
+    return table
 
 
 def with_columns(table: pd.DataFrame, columns: Iterable[str], path: Path) -> pd.DataFrame:
@@ -225,9 +238,3 @@ def why_failed(predictions: Predictions, missing: Sequence[str]) -> str:
 def repeated(names: Iterable[str]) -> list[str]:
     """Names that come more than once, in order."""
     return [name for name, count in Counter(names).items() if count > 1]
-
-
-def first_few(names: Sequence[str]) -> str:
-    """The first few names, and how many there are."""
-    rest = len(names) - NAMES_SHOWN
-    return ", ".join(names[:NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

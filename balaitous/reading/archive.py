@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import io
+import logging
 import stat
 import tempfile
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from balaitous.errors import InputError
-from balaitous.reading.integrity import MAXIMUM_DEPTH
+from balaitous.errors import InputError, first_few
+from balaitous.reading.dicom_files import looks_like_dicom
+from balaitous.reading.headers import IMAGE_ENDINGS
+from balaitous.reading.integrity import MAXIMUM_DEPTH, files_below, is_litter
 from balaitous.reading.limits import SIZE_VARIABLE, in_time, maximum_bytes
+
+log = logging.getLogger(__name__)
 
 MAXIMUM_LISTING_BYTES = 2**23  # the list of members: some 70,000 of them
 METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}  # zipfile bounds no other one's memory
@@ -25,15 +31,17 @@ def unpacked(path: Path) -> Iterator[Path]:
     Raises
     ------
     InputError
-        Not a whole zip file, encrypted, larger than `maximum_bytes`, or with a member that is a link or lies outside
-        the folder.
+        Not a whole zip file, encrypted, larger than `maximum_bytes`, with a member that is a link, lies outside the
+        folder or is there twice, or with image files and no DICOM.
     """
     with tempfile.TemporaryDirectory(prefix="balaitous-") as folder:
         try:
             with _Archive(path) as file, zipfile.ZipFile(file) as archive:
                 _check_members(archive.infolist())
                 for member in in_time(archive.infolist()):
-                    archive.extract(member, folder)
+                    if not _is_litter(member):
+                        archive.extract(member, folder)
+            _check_content(path, Path(folder))
         except InputError:
             raise
         except Exception as error:  # zipfile lets a dozen types through for damaged archives
@@ -76,3 +84,26 @@ def _check_members(members: list[zipfile.ZipInfo]) -> None:
                 f"expected files that are stored or deflated, at most {MAXIMUM_DEPTH} folders deep, found one that is "
                 f"not: {member.filename[:80]!r}; pack the DICOM folder again"
             )
+    times = Counter(PurePosixPath(each.filename) for each in members if not (each.is_dir() or _is_litter(each)))
+    if twice := [str(path) for path, count in times.items() if count > 1]:
+        raise InputError(
+            f"expected every file once in the zip, found {len(twice)} twice or more, such as {twice[0][:80]!r}; pack "
+            "the DICOM folder again"
+        )
+
+
+def _is_litter(member: zipfile.ZipInfo) -> bool:
+    return any(map(is_litter, PurePosixPath(member.filename).parts))
+
+
+def _check_content(path: Path, folder: Path) -> None:
+    """Refuse a zip of image files; those beside a DICOM series are left out, and named in a warning."""
+    images = sorted(file for file in files_below(folder) if file.name.lower().endswith((*IMAGE_ENDINGS, ".zip")))
+    if not images:
+        return
+    found = first_few([str(file.relative_to(folder)) for file in images])
+    if not any(looks_like_dicom(file) for file in files_below(folder)):
+        raise InputError(f"expected a DICOM folder in the zip, found {found}; unpack the zip and give what is in it")
+    log.warning(
+        "%s: left out beside the DICOM files of the zip: %s; unpack it to have these read too", path.name, found
+    )

@@ -19,8 +19,8 @@ def content_sha256(path: str | os.PathLike[str]) -> str:
 
     Of an image file or a zip it is that of its bytes, as ``sha256sum`` prints it. Of a DICOM folder it is that of the
     list that ``sha256sum`` prints of its DICOM files (hash, two spaces, name inside the folder), sorted by name; other
-    files do not count. Of a header with its voxels in another file (``.mhd``, ``.nhdr``) it is that of such a list too:
-    the header, whose name is left out, and the file that it names.
+    files, and the DICOMDIR of a CD, do not count. Of a header with its voxels in another file (``.mhd``, ``.nhdr``) it
+    is that of such a list too: the header, whose name is left out, and the file that it names.
 
     Parameters
     ----------

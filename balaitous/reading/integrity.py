@@ -17,6 +17,7 @@ from pathlib import Path
 from balaitous.errors import InputError
 from balaitous.reading.limits import in_time
 
+LITTER = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "dicomdir"}  # the last one lists what a CD holds
 CHUNK_BYTES = 2**20
 MAXIMUM_DEPTH = 50  # folders in each other; what goes through all of them at every level takes the square of that
 SURPLUS_BYTES = 2**20  # what may follow the voxels, such as padding; more is not written by accident
@@ -73,8 +74,13 @@ def check_is_data(path: Path) -> None:
         raise InputError('expected an image, found a git-LFS pointer; run "git lfs pull" to get the file itself')
 
 
+def is_litter(name: str) -> bool:
+    """Whether a file or folder is hidden, or one that systems and programs leave beside scans: nobody means it."""
+    return (name.startswith(".") and name not in {".", ".."}) or name.lower() in LITTER
+
+
 def files_below(folder: Path) -> Iterator[Path]:
-    """Every file of a folder and its sub-folders; folders that are links are left out, as they may lead back.
+    """Every file of a folder and its sub-folders but litter; folders that are links are left out, they may lead back.
 
     The files of one folder follow each other.
 
@@ -91,6 +97,8 @@ def files_below(folder: Path) -> Iterator[Path]:
             )
         with os.scandir(path) as entries:
             for entry in entries:
+                if is_litter(entry.name):
+                    continue
                 if entry.is_dir(follow_symlinks=False):
                     folders.append((entry.path, depth + 1))
                 elif not entry.is_dir():

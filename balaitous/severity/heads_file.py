@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,8 +11,9 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from balaitous.errors import WeightsError, reason_of
+from balaitous.errors import InputError, WeightsError, reason_of
 from balaitous.networks.layouts import ENCODER_WIDTHS
+from balaitous.reading.csv_files import parse_csv
 from balaitous.severity.heads import HEADS, OUTCOMES, VIEWS
 
 CLINICAL = tuple(dict.fromkeys(name for outcome in OUTCOMES.values() for name in outcome.clinical))
@@ -87,7 +87,16 @@ def read_heads(path: str | Path) -> dict[str, np.ndarray]:
             with np.load(path, allow_pickle=False) as archive:
                 arrays = dict(archive)
         arrays = as_float64(arrays)
-    except (OSError, SafetensorError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        SafetensorError,
+        ValueError,
+        EOFError,
+        KeyError,
+        TypeError,
+        zipfile.BadZipFile,
+        InputError,
+    ) as error:
         raise WeightsError(
             f"{path}: expected heads as .npz, .csv or .safetensors, found: {reason_of(error)[:200].rstrip('.')}."
         ) from None
@@ -120,7 +129,8 @@ def heads_csv(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def _heads_from_csv(text: str) -> dict[str, np.ndarray]:
-    rows = list(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
+    lines = ["" if line.startswith("#") else line for line in text.splitlines()]
+    rows = parse_csv("\n".join(lines).encode(), "the table", ("term", *HEADS)).rows
     features = [f"feature_{index}" for index in range(len(rows) - len(CLINICAL) - 2)]
     if [row["term"] for row in rows] != [*features, *CLINICAL, "intercept", "alpha"]:
         raise ValueError("rows must be feature_0 …, age, sex, intercept, alpha")

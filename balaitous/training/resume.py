@@ -18,8 +18,7 @@ from typing import Any
 
 import torch
 
-from balaitous.errors import WeightsError
-from balaitous.evaluation.tasks import first_few
+from balaitous.errors import WeightsError, first_few
 from balaitous.files import remove_partials, replacing, write_whole
 
 CHECKPOINT_FILE, RECORD_FILE = "checkpoint.pt", "training.json"

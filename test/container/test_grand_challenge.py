@@ -99,6 +99,22 @@ def test_a_job_without_a_scan_is_refused(tmp_path):
         find_cases(tmp_path)
 
 
+def test_without_mha_files_other_scans_of_a_job_are_taken_and_beside_them_named(job, caplog):
+    (job / "images/ct/b.zip").touch()
+    (job / "images/ct/._b.zip").touch()
+    with caplog.at_level(logging.WARNING):
+        assert [case.file for case in find_cases(job)] == ["a.mha"]
+    assert "left out beside the .mha files: b.zip" in caplog.text
+    (job / "images/ct/a.mha").unlink()
+    assert [case.file for case in find_cases(job)] == ["b.zip"]
+
+
+def test_a_job_whose_files_are_no_scans_names_them(job):
+    (job / "images/ct/a.mha").rename(job / "images/ct/a.tar")
+    with pytest.raises(InputError, match=r"expected \.mha files in .*images/ct, found none but a\.tar: check"):
+        find_cases(job)
+
+
 def test_a_missing_input_folder_is_refused(tmp_path):
     with pytest.raises(InputError, match="nowhere"):
         find_cases(tmp_path / "nowhere")

@@ -48,6 +48,27 @@ def test_any_table_with_the_three_columns_will_do_and_numbers_may_be_names(tmp_p
 
 
 @pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("PatientID,probability_covid,probability_severe\n1,0,93,0,81\n", 2),  # decimal commas
+        ("PatientID,probability_covid,probability_severe\n1,0.9,0.8\n2,0.1,0.2,F\n", 3),  # a column without a name
+        ("PatientID,probability_severe,probability_covid\n0,1,0.9,0.8\n", 2),  # a first one, which shifts the others
+        ("PatientID;probability_covid;probability_severe\n1;0,93;0,81\n", 1),
+    ],
+)
+def test_a_table_whose_lines_say_more_than_the_first_is_refused_with_the_line(tmp_path, content, line):
+    with pytest.raises(InputError, match=rf"t\.csv, line {line}: expected"):
+        read_predictions(write(tmp_path / "t.csv", content))
+
+
+def test_columns_are_found_in_any_case_and_lines_that_hold_nothing_left_out(tmp_path):
+    content = "patientid, Probability_Covid ,PROBABILITY_SEVERE,Status,error\n1,0.9,0.8,ok,\n,,,,\n2,,,failed,no lung\n"
+    found = read_predictions(write(tmp_path / "t.csv", content))
+    assert pairs(found) == {"1": (0.9, 0.8)}
+    assert found.failed == {"2": "no lung"}
+
+
+@pytest.mark.parametrize(
     ("name", "content"),
     [
         ("t.csv", "PatientID,probCOVID,probSevere\n1,1,1\n"),

@@ -117,7 +117,7 @@ def test_a_reference_is_read_as_the_challenge_publishes_it(tmp_path):
         ("PatientID,probCOVID,probSevere\n1,1,\n", "something else for 1"),
         ("PatientID,probCOVID,probSevere\n1,1,1\n1,0,0\n", "found twice or more: 1"),
         ("PatientID,probCOVID,probSevere\n", "expected a line for every patient, found none"),
-        ("", "expected a CSV with PatientID, probCOVID, probSevere; found: No columns"),
+        ("", r"r\.csv is not a readable CSV \(it is empty\)"),
     ],
 )
 def test_what_is_wrong_with_a_reference_is_said(tmp_path, content, message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 
 import numpy as np
@@ -69,3 +70,37 @@ def test_a_zip_of_folders_in_folders_is_refused(tmp_path, name):
     with zipfile.ZipFile(tmp_path / "deep.zip", "w") as packed:
         packed.writestr(name, b"")
     refused(tmp_path / "deep.zip", "at most 50 folders deep")
+
+
+@pytest.mark.parametrize("again", ["a/1.dcm", "a//1.dcm", "./a/1.dcm"])
+def test_a_zip_with_one_member_name_twice_is_refused_with_the_name(tmp_path, again):
+    with zipfile.ZipFile(tmp_path / "twice.zip", "w") as packed, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zipfile says so too
+        for name in ("a/1.dcm", "a/2.dcm", again):
+            packed.writestr(name, b"x")
+    refused(tmp_path / "twice.zip", r"expected every file once in the zip, found 1 twice or more, such as 'a/1\.dcm'")
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [(["scan.mha"], "scan.mha"), (["b/x.nii.gz", "a.MHA", "notes.txt"], "a.MHA, b/x.nii.gz"), (["i.zip"], "i.zip")],
+)
+def test_a_zip_of_image_files_says_to_unpack_it(tmp_path, names, found):
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as packed:
+        for name in names:
+            packed.writestr(name, b"x")
+    refused(
+        tmp_path / "images.zip", rf"expected a DICOM folder in the zip, found {found}; unpack the zip and give what"
+    )
+
+
+def test_image_files_beside_the_series_of_a_zip_are_named_and_litter_is_left_out(tmp_path, caplog):
+    files = write_series(tmp_path / "series", HU, uid="1.2.3")
+    with zipfile.ZipFile(tmp_path / "series.zip", "w") as packed:
+        for file in files:
+            packed.write(file, file.name)
+        packed.writestr("mask.nii.gz", b"x")
+        for litter in ("__MACOSX/._slice000.dcm", "._slice000.dcm", ".DS_Store", "Thumbs.db", "._a.mha"):
+            packed.writestr(litter, b"x")
+    np.testing.assert_array_equal(read_ct(tmp_path / "series.zip").hu, read_ct(tmp_path / "series").hu)
+    assert "series.zip: left out beside the DICOM files of the zip: mask.nii.gz; unpack it" in caplog.text

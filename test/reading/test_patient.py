@@ -67,7 +67,28 @@ def test_written_age_is_off_by_half_a_year_at_most(years):
 @given(st.text())
 def test_any_header_text_gives_a_sex_between_female_and_male(text):
     assert parse_sex(text) in (0.0, 0.5, 1.0)
-    assert (parse_sex(text) == 1.0) == (text.strip().upper() == "M")
+    assert (parse_sex(text) == 1.0) == (text.strip("\0 \t\r\n").upper() in {"M", "MALE"})
+
+
+@pytest.mark.parametrize(
+    ("text", "sex"),
+    [("M", 1.0), ("male", 1.0), ("F ", 0.0), ("F\0", 0.0), ("Female", 0.0), ("W", 0.0), ("O", 0.5), ("diverse", 0.5)],
+)
+def test_sex_of_a_header_is_read_as_letter_or_word(text, sex):
+    assert from_header(None, text, "dicom") == Patient(None, None, sex, "dicom")
+
+
+@pytest.mark.parametrize("age", ["000Y", "000M", "000W", "000D", "0", "", "n/a", "unknown"])
+@pytest.mark.parametrize("sex", ["", "U", "n/a", "NaN"])
+def test_what_an_anonymiser_leaves_is_unknown_in_headers_and_side_cars(tmp_path, age, sex):
+    assert from_header(age, sex, "dicom") == NOBODY
+    (tmp_path / "scan.json").write_text(json.dumps({"PatientAge": age, "PatientSex": sex}))
+    assert read_sidecar(tmp_path / "scan.json") == NOBODY
+
+
+def test_an_age_of_days_or_as_argument_is_that_of_a_newborn():
+    assert from_header("003D", None, "dicom").age_years == pytest.approx(3 / 365.25)
+    assert resolve(from_header("000Y", None, "dicom"), age=0).age_years == 0
 
 
 def test_a_header_with_another_sex_is_half_way_and_an_empty_one_says_nothing():
@@ -84,7 +105,20 @@ def test_argument_wins_over_header_and_header_over_default():
 
 
 @pytest.mark.parametrize(
-    ("sex", "value"), [(1, 1.0), (0, 0.0), (0.5, 0.5), ("M", 1.0), ("f", 0.0), ("0.5", 0.5), (1.0, 1.0)]
+    ("sex", "value"),
+    [
+        (1, 1.0),
+        (0, 0.0),
+        (0.5, 0.5),
+        ("M", 1.0),
+        ("f", 0.0),
+        ("0.5", 0.5),
+        (1.0, 1.0),
+        ("male", 1.0),
+        ("Female", 0.0),
+        ("W", 0.0),
+        ("O", 0.5),
+    ],
 )
 def test_sex_may_be_given_as_number_or_letter(sex, value):
     assert resolve(NOBODY, sex=sex).sex == value
@@ -107,6 +141,12 @@ def test_an_unknown_sex_argument_is_refused(sex):
     [
         ('{"age": 45, "sex": "M"}', Patient(45.0, "sidecar", 1.0, "sidecar")),
         ('{"PatientAge": "045Y", "PatientSex": "F", "EchoTime": 1}', Patient(45.0, "sidecar", 0.0, "sidecar")),
+        ('{"PatientSex": "O", "PatientAge": ""}', Patient(None, None, 0.5, "sidecar")),
+        (
+            '{"age": "n/a", "PatientAge": "045Y", "sex": "", "PatientSex": "female"}',
+            Patient(45.0, "sidecar", 0.0, "sidecar"),
+        ),
+        ('{"age": 0, "sex": NaN}', NOBODY),
         ('{"age": null, "sex": 0.5}', Patient(None, None, 0.5, "sidecar")),
         ("{}", NOBODY),
         ('\ufeff{"age": 45}', Patient(45.0, "sidecar", None, None)),

@@ -57,8 +57,8 @@ def read_probe(path: Path) -> list[ProbeCase]:
     ------
     InputError : another content, or a split with one class only
     """
-    table = read_csv(path, COLUMNS)
-    for number, row in enumerate(table.to_dict("records"), start=2):
+    table = read_csv(path, COLUMNS, name_unused=True)
+    for number, row in zip(table.index, table.to_dict("records"), strict=True):
         if row["label"] not in ("0", "1") or row["split"] not in SPLITS:
             raise InputError(
                 f"{path}, line {number}: expected label 0 or 1 and split train or test, found {row['label']!r} and "

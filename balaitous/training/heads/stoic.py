@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -14,8 +15,8 @@ import numpy as np
 from balaitous.cohort.items import Item, list_items
 from balaitous.cohort.table import Row, row_names
 from balaitous.ct.volume import CT, write_mha
-from balaitous.errors import InputError
-from balaitous.evaluation.tasks import Reference, first_few, read_reference
+from balaitous.errors import InputError, first_few
+from balaitous.evaluation.tasks import Reference, read_reference
 from balaitous.files import write_whole
 from balaitous.models import MODELS
 from balaitous.training.heads.features import FeatureStore
@@ -43,7 +44,17 @@ def read_stoic(folder: Path) -> StoicFolder:
     InputError : there is no reference, or no scan that it knows
     """
     reference = read_reference(folder / REFERENCE_FILE)
-    scans = {row_names(scan)["PatientID"]: scan for scan in list_items([folder / SCANS_FOLDER], MODELS["severity"])}
+    named: dict[str, list[Item]] = defaultdict(list)
+    for scan in list_items([folder / SCANS_FOLDER], MODELS["severity"]):
+        named[row_names(scan)["PatientID"]].append(scan)
+    known = set(reference.patients)
+    if twice := [files for name, files in named.items() if len(files) > 1 and name in known]:
+        raise InputError(
+            f"{folder}: expected one scan {SCANS_FOLDER}/<PatientID>.mha of every patient, found several of "
+            f"{len(twice)}, such as {' and '.join(str(scan.path) for scan in twice[0][:2])}. Whose outcome is meant "
+            "nobody can tell: rename or remove all but one."
+        )
+    scans = {name: files[0] for name, files in named.items()}
     both = [name for name in reference.patients if name in scans]
     if not both:
         raise InputError(

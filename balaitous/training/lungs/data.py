@@ -17,8 +17,8 @@ import pandas as pd
 
 import balaitous
 from balaitous.cohort.items import list_items
-from balaitous.errors import InputError, explain
-from balaitous.evaluation.tasks import first_few, outcome_of, read_csv
+from balaitous.errors import InputError, explain, first_few
+from balaitous.evaluation.tasks import outcome_of, read_csv
 from balaitous.files import write_whole
 from balaitous.models import MODELS
 from balaitous.reading.fingerprint import content_sha256
@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 MASK_ENDINGS = ("_lungmask", "_mask")  # of the name of a mask that lies beside its scan
 FIRST_PHANTOM = 1000  # seed of the first phantom: any N of them are the same everywhere
+LIST_COLUMNS = ("mask", "held_out", "unsure")  # that a list may have besides the path
 BOOLEANS = {"true": 1, "false": 0}  # as pandas writes them
 SCANS_FILE = "scans.csv"
 
@@ -92,7 +93,8 @@ def list_lung_scans(data: Path, held_out: Sequence[str] = ()) -> list[LungScan]:
 def scans_of_table(path: Path) -> list[LungScan]:
     """The scans of a .csv with columns ``path[,mask][,held_out][,unsure]``."""
     scans = []
-    for number, row in enumerate(read_csv(path, ["path"]).to_dict("records"), start=2):
+    table = read_csv(path, ["path"], LIST_COLUMNS, name_unused=True)
+    for number, row in zip(table.index, table.to_dict("records"), strict=True):
         try:
             scans.append(scan_of_row(row, path.parent))
         except ValueError as error:
