@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from balaitous.cohort.growing import ItemTable
 from balaitous.cohort.items import Item
-from balaitous.cohort.table import ItemTable, read_table, row_of, write_table
+from balaitous.cohort.table import read_table, row_of, write_table
 from balaitous.errors import BalaitousError, InputError
 from helpers import PHANTOM
 from helpers.rows import COLUMNS, SEVERITY
@@ -115,6 +116,7 @@ def test_a_run_that_was_killed_leaves_its_rows_to_the_next(ending, rows, tmp_pat
     killed.begin()
     for row in rows:
         killed.append(row)
+    killed.lock.release()
     with pytest.raises(ValueError, match=r"1 predicted scans. Add --resume .* or remove it"):
         ItemTable(path, COLUMNS)
     resumed = ItemTable(path, COLUMNS, resume=True)
