@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from balaitous.text import printable
+
 NAMES_SHOWN = 5  # of many in a message
 MAXIMUM_MESSAGE = 1200  # characters: its beginning and its end, which says what to do
 
@@ -36,6 +38,14 @@ class WeightsError(BalaitousError):
     """Weights are missing, or are not what they claim to be (hash, keys, shapes)."""
 
     exit_code = 4
+
+
+def reader_died(scan: str) -> InputError:
+    """What to say of a scan of which the process that read it died."""
+    return InputError(
+        f"{scan}: expected to read it, the process that did was ended: by the system for want of memory, or by the "
+        "file. Give the job more memory, or write the file again."
+    )
 
 
 def needs_extra(what: str, packages: str, extra: str) -> str:
@@ -76,8 +86,7 @@ def one_line(text: str) -> str:
 
     Names and header fields come from files, and must neither fake a line of the log nor steer a terminal.
     """
-    text = " ".join(text.split())
-    text = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    text = printable(" ".join(text.split()))
     start, end = 2 * MAXIMUM_MESSAGE // 3, MAXIMUM_MESSAGE // 3
     return text if len(text) <= MAXIMUM_MESSAGE else f"{text[:start]} … {text[-end:]}"
 

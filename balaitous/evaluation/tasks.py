@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from balaitous.errors import InputError, first_few, reason_of
 from balaitous.reading.csv_files import bytes_of, parse_csv
+from balaitous.text import from_cell, printable
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ def read_reference(path: Path) -> Reference:
     InputError : missing or another file, no or duplicate patients, or an outcome that is neither 0 nor 1
     """
     table = read_csv(path, REFERENCE_COLUMNS, name_unused=True)
-    patients = list(table[PATIENT])
+    patients = [patient_of(name) for name in table[PATIENT]]
     covid = [outcome_of(text) for text in table["probCOVID"]]
     severe = [outcome_of(text) if positive else 0 for text, positive in zip(table["probSevere"], covid, strict=True)]
     unclear = [name for name, *outcomes in zip(patients, covid, severe, strict=True) if None in outcomes]
@@ -171,11 +172,21 @@ def with_columns(table: pd.DataFrame, columns: Iterable[str], path: Path) -> pd.
     return table
 
 
-def predictions_of(rows: Iterable[tuple[str, Any, Any]], name: str, **more: Any) -> Predictions:
+def patient_of(cell: str) -> str:
+    """What a patient is called, however a table writes it: without spaces around it, as `printable` and `from_cell`
+    tell names.
+    """
+    return from_cell(printable(cell.strip())).strip()
+
+
+def predictions_of(
+    rows: Iterable[tuple[str, Any, Any]], name: str, failed: Mapping[str, str] | None = None, **more: Any
+) -> Predictions:
     """Predictions from (patient, probability of COVID-19, probability of a severe outcome), of whatever type."""
     rows = list(rows)
-    pairs = np.array([[number_of(covid), number_of(severe)] for _, covid, severe in rows]).reshape(-1, 2)
-    return Predictions(name, [patient for patient, *_ in rows], *pairs.T, **more)
+    covid, severe = np.array([[number_of(covid), number_of(severe)] for _, covid, severe in rows]).reshape(-1, 2).T
+    why = {patient_of(patient): reason for patient, reason in (failed or {}).items()}
+    return Predictions(name, [patient_of(patient) for patient, *_ in rows], covid, severe, failed=why, **more)
 
 
 def number_of(value: Any) -> float:

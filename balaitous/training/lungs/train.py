@@ -35,6 +35,7 @@ from balaitous.networks.lungs import segment_lungs
 from balaitous.networks.runtime import Chunker, TorchNetwork
 from balaitous.networks.unet import UNet
 from balaitous.severity.parts import open_parts
+from balaitous.text import as_cell, printable
 from balaitous.training.lungs.augment import draw_slice
 from balaitous.training.lungs.cases import IGNORE, LungCase, add_disease, cached_case, case_digest, digest
 from balaitous.training.resume import Curve, Resumable, cosine
@@ -142,7 +143,7 @@ def train_lungs(
         "dtype": str(training.dtype),
         "cases": dict(zip(names, digests, strict=True)),
     }
-    run = Resumable(out, made_by)
+    run = Resumable(out, made_by, (WEIGHTS_FILE, CURVE_FILE, DICE_FILE))
     stored = run.load(device)
     run.begin()
     pools = diseased_pools(cases, digests, training.variants, training.seed, out / "diseased")
@@ -345,6 +346,7 @@ def write_dice(network: UNet, cases: Sequence[LungCase], out: Path) -> str:
     kinds = [{"PatientID": case.name, "labels": "pseudo-mask" if case.pseudo else "mask"} for case in cases]
     scores = evaluate_lungs(network, cases)
     table = pd.DataFrame([kind | scores[kind["PatientID"]] for kind in kinds])
-    write_whole(out / DICE_FILE, table.to_csv(index=False).encode())
+    cells = table.assign(PatientID=[as_cell(printable(name)) for name in table["PatientID"]])
+    write_whole(out / DICE_FILE, cells.to_csv(index=False).encode())
     mean = {"PatientID": "mean", "labels": "", **table[["lungs", "right", "left"]].mean()}
     return pd.concat([table, pd.DataFrame([mean])]).to_string(index=False, float_format="%.4f")
