@@ -69,3 +69,11 @@ def test_a_file_that_is_not_there_is_an_error(tmp_path):
 def test_it_needs_neither_pytorch_nor_simpleitk():
     program = "import sys, balaitous.reading.fingerprint; print({'torch', 'SimpleITK', 'pandas'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_dicom_without_its_preamble_counts(tmp_path):
+    files = write_series(tmp_path, hu_volume())
+    files[0].write_bytes(files[0].read_bytes()[132:])
+    before = content_sha256(tmp_path)
+    files[0].write_bytes(files[0].read_bytes() + b"\0\0")
+    assert content_sha256(tmp_path) != before
