@@ -60,6 +60,18 @@ def logging_as_it_was():
     logging.raiseExceptions = raises
 
 
+@pytest.fixture
+def toy(monkeypatch, tmp_path):
+    """The toy in the table, with a bundle in the user's cache: nothing else knows of it."""
+    from balaitous.models import MODELS
+    from helpers.toy import TOY, write_toy_bundle
+
+    monkeypatch.setitem(MODELS, TOY.name, TOY)
+    monkeypatch.setenv("BALAITOUS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("BALAITOUS_WEIGHTS", raising=False)
+    write_toy_bundle(tmp_path / "cache" / "toy")
+
+
 @pytest.fixture(scope="session")
 def short_scans(tmp_path_factory) -> Path:
     """A folder with two different scans of a few slices, a.mha and b.mha."""

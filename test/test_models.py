@@ -28,15 +28,6 @@ ROWS = [*MODELS.values(), TOY]
 
 
 @pytest.fixture
-def toy(monkeypatch, tmp_path):
-    """The toy in the table, with a bundle in the user's cache: nothing else knows of it."""
-    monkeypatch.setitem(MODELS, TOY.name, TOY)
-    monkeypatch.setenv("BALAITOUS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("BALAITOUS_WEIGHTS", raising=False)
-    write_toy_bundle(tmp_path / "cache" / "toy")
-
-
-@pytest.fixture
 def pictures(tmp_path) -> Path:
     """Three pictures of known grey, one file that is none, and one that is no picture."""
     folder = tmp_path / "pictures"

@@ -65,7 +65,7 @@ class ItemTable:
         done = [row for row in rows if is_done(row, self.columns)]
         if wrong := [str(row["PatientID"]) for row in rows if not is_done(row, self.columns)]:
             log.warning(
-                "%s: %d rows are called ok and hold no whole answer, with probabilities in [0, 1]; these scans are "
+                "%s: %d of the rows called ok hold no whole answer, with probabilities in [0, 1]; these scans are "
                 "predicted again: %s",
                 found,
                 len(wrong),

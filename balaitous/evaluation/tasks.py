@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from balaitous.errors import InputError, first_few, reason_of
 from balaitous.reading.csv_files import bytes_of, parse_csv
-from balaitous.text import from_cell, printable
+from balaitous.text import FORMULA, printable
 
 log = logging.getLogger(__name__)
 
@@ -173,20 +173,24 @@ def with_columns(table: pd.DataFrame, columns: Iterable[str], path: Path) -> pd.
 
 
 def patient_of(cell: str) -> str:
-    """What a patient is called, however a table writes it: without spaces around it, as `printable` and `from_cell`
-    tell names.
+    """What a patient is called, whoever wrote it: in one line, without spaces around it, and without the apostrophes
+    before what a spreadsheet would calculate (`as_cell`).
     """
-    return from_cell(printable(cell.strip())).strip()
+    name = printable(cell.strip())
+    return name.lstrip("'").strip() if FORMULA.match(name) else name
 
 
 def predictions_of(
-    rows: Iterable[tuple[str, Any, Any]], name: str, failed: Mapping[str, str] | None = None, **more: Any
+    rows: Iterable[tuple[str, Any, Any]],
+    name: str,
+    failed: Mapping[str, str] | None = None,
+    bundles: Mapping[str, str] | None = None,
 ) -> Predictions:
     """Predictions from (patient, probability of COVID-19, probability of a severe outcome), of whatever type."""
     rows = list(rows)
     covid, severe = np.array([[number_of(covid), number_of(severe)] for _, covid, severe in rows]).reshape(-1, 2).T
     why = {patient_of(patient): reason for patient, reason in (failed or {}).items()}
-    return Predictions(name, [patient_of(patient) for patient, *_ in rows], covid, severe, failed=why, **more)
+    return Predictions(name, [patient_of(patient) for patient, *_ in rows], covid, severe, why, bundles or {})
 
 
 def number_of(value: Any) -> float:

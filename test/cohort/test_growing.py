@@ -158,7 +158,7 @@ def test_a_row_that_is_called_ok_without_an_answer_is_not_done(wrong, ending, ro
     write_table([rows[0], rows[0] | {"PatientID": "spoilt"} | wrong], path, COLUMNS)
     table = ItemTable(path, COLUMNS, resume=True)
     assert table.done == rows[:1]
-    assert "1 rows are called ok and hold no whole answer" in caplog.text
+    assert "1 of the rows called ok hold no whole answer" in caplog.text
     assert "these scans are predicted again: " in caplog.text
     table.lock.release()
     with pytest.raises(ValueError, match="with 2 predicted scans"):  # hours of work all the same

@@ -13,9 +13,11 @@ import pandas as pd
 import pytest
 
 from balaitous.ct.volume import read_ct, write_mha
+from balaitous.locks import Lock
 from balaitous.severity.pipeline import Balaitous
 from balaitous.training.cohorts import make_stoic_folder
 from balaitous.training.heads.features import FeatureStore
+from balaitous.training.heads.run import train_heads
 from balaitous.training.heads.stoic import labelled, read_stoic
 from balaitous.training.keeping import begin_keeping
 from balaitous.weights.bundle import open_bundle
@@ -187,6 +189,16 @@ def test_heads_are_trained_evaluated_and_used_with_three_commands(stoic, kept, t
     assert new.probability_covid != old.probability_covid
 
     assert run_command("train", "heads", "--data", stoic, "--out", out, *options) == 2  # there is a bundle
+
+
+def test_a_training_overwrites_nothing_and_runs_beside_no_other(model, stoic, tmp_path):
+    arguments = {"features": tmp_path / "features", "name": "new", "licence": "MIT"}
+    with Lock(tmp_path), pytest.raises(ValueError, match="only run that writes there"):
+        train_heads(stoic, tmp_path, model, **arguments)
+    (tmp_path / "table.md").write_text("mine")
+    with pytest.raises(ValueError, match=r"table\.md is there already, and not from an earlier run"):
+        train_heads(stoic, tmp_path, model, **arguments)
+    assert os.listdir(tmp_path) == ["table.md"]
 
 
 def test_a_calibrated_bundle_calibrates_only_if_asked(stoic, kept, tmp_path, capsys):
