@@ -74,8 +74,13 @@ def body_crops(hu: NDArray) -> BodyCrops:
 
 def volume_labels(labels: NDArray[np.uint8], body: BodyCrops) -> NDArray[np.uint8]:
     """Labels (Z, Y, X) of a volume, consistent in 3-D, from those of its `body_crops` (Z, 256, 256)."""
+    return in_volume(merge_components(labels), body)
+
+
+def in_volume(labels: NDArray[np.uint8], body: BodyCrops) -> NDArray[np.uint8]:
+    """Labels (Z, 256, 256) of body crops where they lie in the volume (Z, Y, X)."""
     out = np.zeros(body.shape, np.uint8)
-    for axial, crop, box in zip(out, merge_components(labels), body.boxes, strict=True):
+    for axial, crop, box in zip(out, labels, body.boxes, strict=True):
         height, width = axial[box].shape
         axial[box] = crop[np.ix_(nearest(UNET_GRID, height), nearest(UNET_GRID, width))]
     return out
@@ -224,3 +229,16 @@ def clean_lungs(hu: NDArray, labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
             if np.percentile(axial_hu[box][part], TISSUE_PERCENTILE) > TISSUE_THRESHOLD_HU:
                 axial_mask[box][part] = False
     return mask
+
+
+def dropped_share(found: NDArray[np.uint8], labels: NDArray[np.uint8], kept_voxels: int) -> float:
+    """Share in % of the lung that the network found and that merging and cleaning leave out.
+
+    Parameters
+    ----------
+    found : (Z, Y, X), the network's labels
+    labels : (Z, Y, X), the same once they are merged
+    kept_voxels : of `labels`, once they are cleaned
+    """
+    dropped = np.count_nonzero((found > 0) & (labels == 0)) + np.count_nonzero(labels) - kept_voxels
+    return 100 * dropped / max(np.count_nonzero(found), 1)

@@ -1,13 +1,14 @@
 """What is measured of a chest CT to see whether it is fit for an answer; `balaitous.ct.quality_limits` has the limits.
 
 `check_scan` looks at a CT as it was read, before anything is computed from it; `check_lungs` at the lungs that were
-found in it. How the patient lies is not checked: the method averages over slices and over the flip back to front.
-Arrays are (Z, Y, X) in LPS order.
+found in it. Whether the picture lies as its header says is measured in `balaitous.ct.orientation`. Arrays are (Z, Y, X)
+in LPS order.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,7 @@ from scipy import ndimage
 
 from balaitous.checks import Check, check_value
 from balaitous.ct.lungs import LEFT, RIGHT, TISSUE_THRESHOLD_HU
+from balaitous.ct.orientation import orientation_margins
 from balaitous.ct.plausibility import FLOOR_HU
 from balaitous.ct.quality_limits import LIMITS
 
@@ -34,7 +36,11 @@ DENSE_ABOVE_HU = 300
 STEP_WINDOW_HU = (-1000, 200)  # contrast agent and metal would outweigh the anatomy
 STEP_REACH = 2  # steps on either side that a step is compared with
 LEAST_STEP_HU = 1.0  # a smaller one is rounding
+LONGEST_RUN = 10  # slices that are spoilt together; more of them make a jump at either end
 FAR_MM = 10.0  # apart, slices differ clearly
+NO_AIR_HU = -900  # anything above is no air, in which the edge of an image lies
+STRIP = 2  # pixels deep is the edge that padding is looked for in
+STRETCH = 8  # pixels long that are alike: noise, or rounding to 16 HU, never leaves that many so
 EDGE_MM = 5.0  # less than any chest wall; labels themselves keep a voxel or two away from the edge
 METAL_ABOVE_HU = 2500
 BLOOD_HU = (0, 600)  # neither fat and air nor calcium
@@ -53,7 +59,9 @@ def check_scan(ct: CT) -> tuple[Check, ...]:
     body = counts[BODY_ABOVE_HU - FLOOR_HU :].sum()
     dense = counts[DENSE_ABOVE_HU - FLOOR_HU :].sum()
     small = np.stack([thumbnail(axial) for axial in ct.hu])
-    steps, far = differences(small, 1), differences(small, max(round(FAR_MM / z), 2))
+    apart = {n: differences(small, n) for n in range(1, LONGEST_RUN + 2)}
+    steps, far = apart[1], differences(small, max(round(FAR_MM / z), 2))
+    jumps = [each for each in (largest_jump(steps), largest_detour(apart)) if each is not None]
     measured = {
         "slices": slices,
         "coverage": slices * z,
@@ -61,7 +69,10 @@ def check_scan(ct: CT) -> tuple[Check, ...]:
         "pixel_spacing": max(x, y),
         "slice_spacing": z,
         "slice_order": steps.mean() / far.mean() if far.any() else None,
-        "slice_jump": largest_jump(steps),
+        "slice_jump": max(jumps, default=None),
+        "slice_reversal": largest_reversal(apart),
+        "slice_repeats": np.count_nonzero(steps == 0),
+        "padding": padded_edge(ct.hu),
         "air_peak": peak(counts, *AIR_RANGE_HU),
         "soft_tissue_peak": peak(counts, *TISSUE_HU),
         "dense_share": 100 * dense / body if body else None,
@@ -102,22 +113,78 @@ def largest_jump(steps: NDArray[np.float64]) -> float | None:
     """The largest ratio of a step to the largest of the steps near it; None where there are too few."""
     if len(steps) <= 2 * STEP_REACH:
         return None
-    near = np.lib.stride_tricks.sliding_window_view(np.pad(steps, STEP_REACH, mode="reflect"), 2 * STEP_REACH + 1)
+    near = np.lib.stride_tricks.sliding_window_view(np.pad(steps, STEP_REACH), 2 * STEP_REACH + 1)
     around = np.delete(near, STEP_REACH, axis=1).max(axis=1)
     return float((steps / np.maximum(around, LEAST_STEP_HU)).max())
+
+
+def largest_detour(apart: Mapping[int, NDArray[np.float64]]) -> float | None:
+    """How much farther it is to a run of slices than past it, at most; None where there are too few.
+
+    A run of up to `LONGEST_RUN` slices that are empty, or are no slices of this place, makes two jumps, which hide each
+    other from `largest_jump`. The way past it touches none of them.
+
+    Parameters
+    ----------
+    apart : `differences` by how many slices lie between
+    """
+    ratios = []
+    for run in range(1, LONGEST_RUN + 1):
+        past = apart[run + 1]
+        there = np.minimum(apart[1][: len(past)], apart[1][run:])
+        ratios.extend(there / np.maximum(past, LEAST_STEP_HU))
+    return max(ratios, default=None)
+
+
+def largest_reversal(apart: Mapping[int, NDArray[np.float64]]) -> float | None:
+    """How much farther it is to a run of slices and on from it than with the run reversed, at most.
+
+    Two slices that changed places are such a run. None where there are too few slices.
+    """
+    ratios = []
+    for run in range(2, LONGEST_RUN + 1):
+        across = apart[run]
+        there_and_on = apart[1][: max(len(across) - 1, 0)] + apart[1][run:]
+        ratios.extend(there_and_on / np.maximum(across[:-1] + across[1:], LEAST_STEP_HU))
+    return max(ratios, default=None)
+
+
+def padded_edge(hu: NDArray) -> float:
+    """Share in % of the edge of the slices that is one value, which is not that of air.
+
+    Where air of one value surrounds what is padded, the edge is that of the padding.
+    """
+    no_air = [np.zeros(n, bool) for n in hu.shape[1:]]
+    for axial in hu:
+        above = axial > NO_AIR_HU
+        for axis, found in enumerate(no_air):
+            found |= above.any(axis=1 - axis)
+    rows, columns = (slice(found.argmax(), len(found) - found[::-1].argmax()) for found in no_air)
+    box = hu[:, rows, columns]
+    edges = (box[:, :STRIP], box[:, -STRIP:], box[:, :, :STRIP].swapaxes(1, 2), box[:, :, -STRIP:].swapaxes(1, 2))
+    alike = count = 0
+    for edge in edges:
+        slices, depth, length = edge.shape
+        stretches = length // STRETCH
+        each = edge[:, :, : stretches * STRETCH].reshape(slices, depth, stretches, STRETCH)
+        low, high = each.min(axis=(1, 3)), each.max(axis=(1, 3))
+        alike += np.count_nonzero((high - 1 <= low) & (low > NO_AIR_HU))
+        count += low.size
+    return 100 * alike / max(count, 1)
 
 
 # --- the lungs found in it --------------------------------------------------------------------------------------------
 
 
-def check_lungs(ct: CT, labels: NDArray[np.uint8], volume_litres: float) -> tuple[Check, ...]:
-    """Check the lungs that were found, and what lies between them.
+def check_lungs(ct: CT, labels: NDArray[np.uint8], volume_litres: float, dropped_percent: float) -> tuple[Check, ...]:
+    """Check the lungs that were found, what lies between them, and whether they lie as the header says.
 
     Parameters
     ----------
     ct : what was segmented, LPS
     labels : (Z, Y, X) of 0 background, 1 right lung, 2 left lung; not empty
     volume_litres : of the lungs once they are cleaned
+    dropped_percent : of what the network found, left out by cleaning
     """
     lungs = labels > 0
     area = np.count_nonzero(lungs, axis=(1, 2))
@@ -128,8 +195,13 @@ def check_lungs(ct: CT, labels: NDArray[np.uint8], volume_litres: float) -> tupl
     holds_air = hu < TISSUE_THRESHOLD_HU  # what the method takes for lung; solid tissue may be labelled so, too
     right, left = (int(np.count_nonzero((labels[box] == label) & holds_air)) for label in (RIGHT, LEFT))
     voxel_ml = ct.grid.voxel_ml
+    axial, back, head = orientation_margins(ct.hu, labels, ct.grid.spacing_mm)
     measured = {
+        "axial_slices": axial,
+        "back_behind": back,
+        "head_above": head,
         "lung_volume": volume_litres,
+        "lung_dropped": dropped_percent,
         "lung_density": hu[inside].mean(dtype=float),
         "lung_contrast": np.median(hu[~inside]) - np.median(hu[inside]) if not inside.all() else None,
         "smaller_lung": 100 * min(right, left) / max(right + left, 1),

@@ -53,12 +53,32 @@ LIMITS: Mapping[str, Limits] = {
         (0, 0.8),
         high="the slices are not in their order, or noise hides the anatomy; look at the scan from the side",
     ),
-    # Real: 1.04 to 1.20; with 20 mm missing: 1.3 to 5. Phantoms, which have sudden shapes, reach 2.
+    # Real: 1.02 to 1.35; with 20 mm missing: 1.3 to 5; with one to three slices empty: above 4. Phantoms, which have
+    # sudden shapes, reach 2.
     "slice_jump": Limits(
         "largest difference of neighbouring slices, over that of the slices around them",
         "",
         (0, 1.5),
-        high="slices are missing there, or the patient moved; look at the scan from the side",
+        high="slices are missing, empty or of another place, or the patient moved; look at the scan from the side",
+    ),
+    # Where two neighbours, or a run of slices, changed places, the scan is smoother with them reversed. Real: 0.56 to
+    # 0.78; with two slices exchanged: 1.29 to 1.9.
+    "slice_reversal": Limits(
+        "difference of neighbouring slices, over that with some of them in reverse",
+        "",
+        (0, 1.1),
+        high="slices changed places; look at the scan from the side",
+    ),
+    # Noise makes every slice another one. Equal ones are copies: of a lost slice's neighbour, or of a coarser scan.
+    "slice_repeats": Limits(
+        "slices equal to the one before", "", (0, 0), high="copies stand in for slices; give the scan as reconstructed"
+    ),
+    # What lies outside the scanner's field is to be air. Real: 0; a circle in a square: 50 to 90.
+    "padding": Limits(
+        "edge of the image that is one value, and not that of air",
+        "%",
+        (0, 1),
+        high="padding is taken for tissue; set it to -1024",
     ),
     # Air is −1000 HU by definition, −1024 where it is clipped. In a narrow field of view lung (−850) may be the peak.
     "air_peak": Limits("peak of air", "HU", (-1050, -800), (-1100, -600), NOT_HU, NOT_HU, "fail"),
@@ -73,9 +93,38 @@ LIMITS: Mapping[str, Limits] = {
         low="hardly any bone; give the chest without a display window applied",
         high=NOT_HU,
     ),
+    # Differences of correlations (docs/checks.md). Real: 0.18 to 0.92; with a lung, or the backs of both, filled with
+    # 40 HU: -0.1 at least; sagittal and coronal: -0.37 at most, but for one lung alone.
+    "axial_slices": Limits(
+        "likeness to a chest in axial slices, over sagittal and coronal ones",
+        "",
+        (-0.12, ANY),
+        (-0.3, ANY),
+        low="the slices are not axial, whatever the header says; write the image with its true directions",
+    ),
+    # Real: 0.05 at least, so that turned ones have -0.05 at most. Upside down, a part of lungs 15 mm high has 0.
+    "back_behind": Limits(
+        "likeness to a chest with its back behind, over one that is turned",
+        "",
+        (-0.03, ANY),
+        low="the slices look turned or flipped; look where the spine is, and write the image with its true directions",
+    ),
+    "head_above": Limits(
+        "likeness to a chest with its head above, over one upside down",
+        "",
+        (-0.03, ANY),
+        low="the slices look upside down; look at the scan from the front, and write it with its true directions",
+    ),
     # Supine, on CT: 4.1 ± 1.2 l [Cressoni], 4.7 ± 1.2 l [Cheng]. Breathing out and pneumonia halve it, emphysema adds;
     # the severest, who matter most here, keep some tenths of a litre of air. Blobs found by mistake have millilitres.
     "lung_volume": Limits("lung volume", "l", (1.5, 10), (0.2, 14), f"little lung found; {LOOK}", f"too much; {LOOK}"),
+    # Real: 0 to 10, the most where one lung has collapsed; with an empty slice in the middle of the lungs: 31 to 46.
+    "lung_dropped": Limits(
+        "lung that was found and left out again, as not joined to the rest or without air",
+        "%",
+        (0, 15),
+        high=f"a part of the lungs may be lost; {LOOK}",
+    ),
     # −820 HU breathed in, −950 in emphysema, −500 in severe pneumonia. Air alone and tissue alone are no lung.
     "lung_density": Limits(
         "mean of the lungs", "HU", (-930, -500), (-980, -150), f"nothing but air; {LOOK}", f"dense lungs; {LOOK}"

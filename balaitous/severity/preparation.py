@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from balaitous.checks import Check, refuse
-from balaitous.ct.lungs import BodyCrops, body_crops, volume_labels
+from balaitous.ct.lungs import BodyCrops, body_crops, dropped_share, in_volume, volume_labels
 from balaitous.ct.quality import check_lungs, check_scan
 from balaitous.ct.volume import CT, SPACING_MM, read_ct, resample
 from balaitous.errors import NoLungError
@@ -123,7 +123,8 @@ def view_lungs(prepared: Prepared, crop_labels: NDArray[np.uint8], strict: bool 
         what = f"{ct.name} ({prepared.slices} slices, {low:g}…{high:g} HU)"
         raise NoLungError(f"{error} in {what}. Is it a chest CT in Hounsfield units?") from None
     litres = lung_voxels * VOXEL_LITRES
-    checks = (*prepared.checks, *check_lungs(ct, labels, litres))
+    dropped = dropped_share(in_volume(crop_labels, prepared.body), labels, lung_voxels)
+    checks = (*prepared.checks, *check_lungs(ct, labels, litres, dropped))
     refuse(ct.path or ct.name, EXPECTED, checks, strict)
     return LungView(image, mask, litres, checks, time.perf_counter() - start)
 

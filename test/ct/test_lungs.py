@@ -15,6 +15,7 @@ from balaitous.ct.lungs import (
     body_box,
     body_crops,
     clean_lungs,
+    dropped_share,
     fill_holes,
     merge_components,
     nearest,
@@ -150,6 +151,19 @@ def test_cleaning_drops_a_part_of_a_slice_that_holds_no_air():
     assert not mask[3, :, :20].any()
     assert mask[3, :, 20:].any()
     assert mask[4, :, :20].any()
+
+
+def test_what_merging_and_cleaning_leave_out_is_measured():
+    """Lungs of ten slices, cut through by an empty one: of each, the smaller part goes."""
+    found = two_lungs()
+    hu = np.full(found.shape, LUNG_HU, np.int16)
+    found[4] = 0
+    labels = merge_components(found)
+    kept = int(clean_lungs(hu, labels).sum())
+    assert dropped_share(found, labels, kept) == pytest.approx(100 * 3 / 9)
+    assert dropped_share(found, found, kept) == pytest.approx(100 * 3 / 9)  # whoever drops it
+    assert dropped_share(two_lungs(), two_lungs(), int((two_lungs() > 0).sum())) == 0
+    assert dropped_share(np.zeros_like(found), np.zeros_like(found), 0) == 0
 
 
 @given(

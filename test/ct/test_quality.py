@@ -21,7 +21,17 @@ from balaitous.cohort.run import Run
 from balaitous.cohort.table import checks_of
 from balaitous.container.grand_challenge import Case, open_output, predict_cases
 from balaitous.ct.lungs import LEFT, RIGHT
-from balaitous.ct.quality import blood_hu, check_lungs, check_scan, largest_jump
+from balaitous.ct.quality import (
+    LONGEST_RUN,
+    blood_hu,
+    check_lungs,
+    check_scan,
+    differences,
+    largest_detour,
+    largest_jump,
+    largest_reversal,
+    padded_edge,
+)
 from balaitous.ct.quality_limits import LIMITS
 from balaitous.ct.volume import read_ct, write_mha, write_volume
 from balaitous.errors import InputError
@@ -45,7 +55,7 @@ def chest():
 
 def check_phantom(ct, labels):
     litres = np.count_nonzero(labels) * math.prod(ct.grid.spacing_mm) / 1e6
-    return {check.name: check for check in (*check_scan(ct), *check_lungs(ct, labels, litres))}
+    return {check.name: check for check in (*check_scan(ct), *check_lungs(ct, labels, litres, 0.0))}
 
 
 def status_of(checks):
@@ -83,6 +93,77 @@ def side_cut(hu, labels):
 def slices_missing(hu, labels):
     kept = np.r_[: len(hu) // 2, len(hu) // 2 + 8 : len(hu)]
     return hu[kept], labels[kept]
+
+
+def one_slice_empty(hu, labels):
+    hu = hu.copy()
+    hu[len(hu) // 2] = -1024
+    return hu, labels
+
+
+def two_slices_of_noise(hu, labels):
+    hu = hu.copy()
+    hu[20:22] = np.random.default_rng(0).normal(-400, 300, hu[20:22].shape).clip(-1024)
+    return hu, labels
+
+
+def a_slice_of_elsewhere(hu, labels):
+    hu = hu.copy()
+    hu[30] = hu[10]
+    return hu, labels
+
+
+def slices_apart_empty(hu, labels):
+    hu = hu.copy()
+    hu[[12, 24, 26, 40]] = 0
+    return hu, labels
+
+
+def last_slices_empty(hu, labels):
+    hu = hu.copy()
+    hu[-2:] = -1024
+    return hu, labels
+
+
+def half_a_slice_empty(hu, labels):
+    hu = hu.copy()
+    hu[len(hu) // 2, hu.shape[1] // 2 :] = -1024
+    return hu, labels
+
+
+def slices_exchanged(hu, labels):
+    hu = hu.copy()
+    hu[[20, 21]] = hu[[21, 20]]
+    return hu, labels
+
+
+def a_slice_repeated(hu, labels):
+    hu = hu.copy()
+    hu[20] = hu[21]
+    return hu, labels
+
+
+def circle_of(padding):
+    """Outside the scanner's circle lies one value."""
+
+    def spoil(hu, labels):
+        rows, columns = np.ogrid[-1 : 1 : hu.shape[1] * 1j, -1 : 1 : hu.shape[2] * 1j]
+        return np.where(rows**2 + columns**2 > 1, padding, hu), labels
+
+    spoil.__name__ = f"circle_of_{padding}"
+    return spoil
+
+
+def padding_within_air(hu, labels):
+    hu, _ = circle_of(0)(hu, labels)
+    around = ((0, 0), (9, 12), (7, 5))
+    return np.pad(hu, around, constant_values=-1024), np.pad(labels, around)
+
+
+def a_strip_of_padding(hu, labels):
+    hu = hu.copy()
+    hu[:, :, -3:] = 50
+    return hu, labels
 
 
 def slices_mixed(hu, labels):
@@ -141,6 +222,19 @@ def noise(hu, labels):
         (side_cut, {"lung_edge": "warn"}),
         (slices_missing, {"slice_jump": "warn"}),
         (slices_mixed, {"slice_order": "warn"}),
+        (one_slice_empty, {"slice_jump": "warn"}),
+        (two_slices_of_noise, {"slice_jump": "warn"}),
+        (a_slice_of_elsewhere, {"slice_jump": "warn"}),
+        (slices_apart_empty, {"slice_jump": "warn"}),
+        (last_slices_empty, {"slice_jump": "warn", "slice_repeats": "warn"}),
+        (half_a_slice_empty, {"slice_jump": "warn"}),
+        (slices_exchanged, {"slice_reversal": "warn"}),
+        (a_slice_repeated, {"slice_repeats": "warn"}),
+        (circle_of(0), {"padding": "warn"}),
+        (circle_of(50), {"padding": "warn"}),
+        (circle_of(-700), {"padding": "warn"}),
+        (padding_within_air, {"padding": "warn"}),
+        (a_strip_of_padding, {"padding": "warn"}),
         (one_lung, {"smaller_lung": "warn"}),
         (one_lung_without_air, {"smaller_lung": "warn"}),
         (metal, {"metal": "warn"}),
@@ -180,7 +274,7 @@ def test_few_slices_are_named_and_where_nothing_can_be_measured_nothing_is_said(
     few = with_hu(chest.ct, chest.ct.hu[20:22])
     checks = check_phantom(few, chest.lungs[20:22])
     assert checks["slices"].status == "warn"
-    assert checks["slice_order"].value is checks["slice_jump"].value is None
+    assert checks["slice_order"].value is checks["slice_jump"].value is checks["slice_reversal"].value is None
     assert checks["slice_jump"].status == "ok"
 
 
@@ -207,6 +301,43 @@ def test_a_jump_is_told_by_its_neighbours(steps):
     assert largest_jump(steps) == pytest.approx(largest_jump(steps[::-1]))
     assert largest_jump(np.full(10, steps[0])) == pytest.approx(1)
     assert largest_jump(np.r_[steps, [1000], steps]) >= 10
+
+
+def test_padding_that_is_metal_to_a_scanner_is_refused(chest):
+    hu, labels = circle_of(4095)(chest.ct.hu, chest.lungs)
+    found = status_of(check_phantom(with_hu(chest.ct, hu.astype(np.int16)), labels))
+    assert found["padding"] == "warn"
+    assert found["dense_share"] == "fail"
+
+
+def test_padding_that_is_air_is_none(chest):
+    for padding in (-1024, -1000):
+        hu, _ = circle_of(padding)(chest.ct.hu, chest.lungs)
+        assert padded_edge(hu.astype(np.int16)) == 0
+
+
+@given(hnp.arrays(np.float64, (20, 3), elements=st.floats(-500, 100)), st.integers(1, 10), st.data())
+def test_a_run_of_slices_of_elsewhere_is_far_from_both_ends(line, run, data):
+    """However long the run is, and whatever lies in it: the way past it does not depend on it."""
+    slices = np.cumsum(np.abs(line), axis=0)[:, :, None].repeat(2, axis=2).astype(np.float32)
+    first = data.draw(st.integers(1, len(slices) - run - 1))
+    far = slices.copy()
+    far[first : first + run] += 1e6
+    apart = {n: differences(far, n) for n in range(1, LONGEST_RUN + 2)}
+    past = np.abs(slices[first + run] - slices[first - 1]).mean()
+    assert largest_detour(apart) >= 0.9e6 / max(past, 1)
+
+
+@given(st.integers(2, 10), st.data())
+def test_a_run_of_slices_in_reverse_is_told(run, data):
+    """On a straight way, from end to end of the run and on is `run` steps longer, each way."""
+    slices = np.arange(20, dtype=np.float32)[:, None, None] * np.full((1, 2, 2), 10, np.float32)
+    apart = {n: differences(slices, n) for n in range(1, LONGEST_RUN + 2)}
+    assert largest_reversal(apart) <= 0.5
+    first = data.draw(st.integers(1, len(slices) - run - 1))
+    slices[first : first + run] = slices[first : first + run][::-1].copy()
+    apart = {n: differences(slices, n) for n in range(1, LONGEST_RUN + 2)}
+    assert largest_reversal(apart) == pytest.approx(run)
 
 
 def test_blood_is_looked_for_between_two_lungs_only(chest):
@@ -238,7 +369,7 @@ def test_the_farther_from_what_is_expected_the_worse(name, step, more):
 def test_every_limit_that_can_be_passed_says_what_it_means_and_what_to_do(name):
     limits = LIMITS[name]
     (low, high), (least, most) = limits.ok, limits.usable
-    assert least <= low < high <= most
+    assert least <= low <= high <= most
     passable = {
         "low": math.isfinite(low) and low != 0,  # what is measured is never negative where the least is 0
         "high": math.isfinite(high) and name != "smaller_lung",  # which is half at most

@@ -57,3 +57,15 @@ def test_a_lung_that_the_network_takes_for_the_other_is_a_lung_all_the_same(phan
         view_lungs(prepared, crop_labels(prepared, each)) for each in (labels, (3 - labels) * (labels > 0))
     )
     assert np.array_equal(view.mask, swapped.mask)
+
+
+def test_lungs_cut_in_two_by_an_empty_slice_are_warned_of(phantom, prepared):
+    labels = crop_labels(prepared, true_labels(phantom, prepared.ct.grid))
+    whole = {check.name: check for check in view_lungs(prepared, labels).checks}
+    assert whole["lung_dropped"].status == "ok"
+    assert whole["lung_dropped"].value < 1
+    with_lung = np.flatnonzero(labels.any(axis=(1, 2)))
+    labels[int(with_lung.mean())] = 0
+    cut = {check.name: check for check in view_lungs(prepared, labels).checks}
+    assert cut["lung_dropped"].status == "warn"
+    assert cut["lung_dropped"].value > 25
