@@ -12,7 +12,9 @@ import numpy as np
 
 from balaitous.errors import InputError
 from balaitous.reading.limits import SIZE_VARIABLE, maximum_voxels
+from balaitous.reading.nifti import shear_degrees
 
+MINIMUM_EXTENT_MM = 1.0  # less, and spacings are not in mm
 MAXIMUM_EXTENT_MM = 3000.0  # longer than any scanner table
 MAXIMUM_LITRES = 3000.0  # a bore of 1 m × 1 m over that length; resampled, some 500 MB
 DIRECTION_TOLERANCE = 1e-2  # of direction cosines: 0.6°; some writers round them to three digits
@@ -47,7 +49,8 @@ def check_volume(
             f"raise {SIZE_VARIABLE}"
         )
     extent_mm = [n * step for n, step in zip(size[:3], spacing_mm[:3], strict=True)]
-    if not all(0 < each <= MAXIMUM_EXTENT_MM for each in extent_mm) or math.prod(extent_mm) > MAXIMUM_LITRES * 1e6:
+    in_range = all(MINIMUM_EXTENT_MM <= each <= MAXIMUM_EXTENT_MM for each in extent_mm)
+    if not in_range or math.prod(extent_mm) > MAXIMUM_LITRES * 1e6:
         raise InputError(f"expected voxel sizes in mm, found {spacing_mm} for {shape} voxels; correct the spacing")
     if not all(map(math.isfinite, origin_mm)):
         raise InputError(f"expected a place in mm, found the origin {origin_mm}; write the image again")
@@ -64,8 +67,7 @@ def _skewed(cosines: np.ndarray) -> str:
     lengths = np.linalg.norm(cosines, axis=0)
     if not np.abs(lengths - 1).max() <= DIRECTION_TOLERANCE:
         return f"directions {cosines.tolist()}, which are no directions"
-    apart = np.abs(np.degrees(np.arcsin(np.clip(cosines.T @ cosines / np.outer(lengths, lengths), -1, 1))))
-    shear = apart[~np.eye(3, dtype=bool)].max()
+    shear = shear_degrees(cosines / lengths)
     return f"a shear of {shear:.2g}° (a gantry tilt, or a registration with shear)"
 
 

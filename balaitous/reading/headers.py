@@ -31,6 +31,8 @@ MM_NAMES = {"", "mm", "?", "???", "millimeter", "millimeters"}  # of the unit of
 ANATOMICAL_SPACES = {  # the NRRD spaces that tell where left, back and up are
     *("lps", "left-posterior-superior", "ras", "right-anterior-superior", "las", "left-anterior-superior"),
 }
+AXIS_KEYS = ("DimSize", "ElementSpacing", "ElementSize", "Offset", "Position", "Origin", "CenterOfRotation")
+MATRIX_KEYS = ("TransformMatrix", "Rotation", "Orientation")
 NO_VOXEL_SIZE = "its header tells no voxel size: 1 mm along each axis is taken"
 
 
@@ -99,8 +101,9 @@ def _locate_metaimage(path: Path) -> StoredVoxels:
         raise InputError(f"expected a MetaImage header with {', '.join(missing)}, found none; write the file again")
     if fields["NDims"] not in DIMENSIONS:
         raise InputError(f"expected a 3-D volume, found NDims = {fields['NDims'][:40]}; give one volume")
-    if fields.get("BinaryData", "True")[:1] in {"F", "f"}:
-        raise InputError("expected voxels in binary form, found BinaryData = False; write the file again")
+    _check_numbers(fields)
+    if fields.get("BinaryData", "True")[:1] not in {"T", "t", "1"}:
+        raise InputError("expected voxels in binary form, found another BinaryData than True; write the file again")
     _check_scale(fields)
     doubts = () if {"ElementSpacing", "ElementSize"} & fields.keys() else (NO_VOXEL_SIZE,)
     local = fields["ElementDataFile"].upper() == "LOCAL"
@@ -120,10 +123,21 @@ def _locate_metaimage(path: Path) -> StoredVoxels:
     return _declared(StoredVoxels(beside, max(0, skipped), compressed, length, doubts=doubts))
 
 
+def _check_numbers(fields: dict[str, str]) -> None:
+    """Numbers an axis are as many as axes, which are told before: else MetaIO stops, in several lines on stderr."""
+    axes, keys = int(fields["NDims"]), list(fields)
+    for key, count in {**dict.fromkeys(AXIS_KEYS, axes), **dict.fromkeys(MATRIX_KEYS, axes**2)}.items():
+        numbers = fields.get(key, "").split()[:count]
+        if key in fields and (len(numbers) < count or not all(map(_is_number, numbers))):
+            raise InputError(f"expected {count} numbers in {key}, found {fields[key][:40]!r}; write the file again")
+        if key in fields and keys.index(key) < keys.index("NDims"):
+            raise InputError(f"expected NDims before {key} in a MetaImage header, found it after; write the file again")
+
+
 def _check_scale(fields: dict[str, str]) -> None:
     """SimpleITK takes stored numbers and distances as they are, whatever a MetaImage header says of their scale."""
     for key, plain in (("ElementToIntensityFunctionSlope", 1.0), ("ElementToIntensityFunctionOffset", 0.0)):
-        if key in fields and _number(fields[key]) != plain:
+        if key in fields and not (_is_number(fields[key]) and float(fields[key]) == plain):
             raise InputError(
                 f"expected Hounsfield units as they are, found {key} = {fields[key][:40]}; apply it to the voxels"
             )
@@ -135,12 +149,12 @@ def _check_unit(text: str, name: str) -> None:
         raise InputError(f"expected distances in mm, found {name} {text[:40]!r}; write the file again in mm")
 
 
-def _number(text: str) -> float:
-    """A number of a header; NaN of what is none."""
+def _is_number(text: str) -> bool:
+    """NaN is told later; a number that is too large for one, MetaIO cannot read."""
     try:
-        return float(text)
+        return not math.isinf(float(text))
     except ValueError:
-        return math.nan
+        return False
 
 
 def _metaimage_voxel_file(path: Path) -> str | None:
@@ -247,7 +261,7 @@ def _beside(header: Path, name: str) -> Path:
     """The file that a header names, once it is known to lie beside it."""
     file = header.parent / name
     check_inside(file, header.parent)
-    if not file.is_file() or name == "-":  # which stands for standard input
+    if not file.is_file() or name == "-" or name.endswith("/"):  # "-" stands for standard input
         raise InputError(f"expected its voxels in {name} as the header says, that file is not there; copy both")
     return file
 

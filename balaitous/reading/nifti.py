@@ -37,21 +37,23 @@ RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 ROUNDING = 1e-3  # of a sform's numbers, that are written with three digits: in mm, and of longer steps' length
 TURNED = 1e-2  # of direction cosines: 0.6°; a qform turned by more says something else than the sform
 UNIT_QUATERNION = 1e-3  # by which b² + c² + d² may exceed 1
+SHEAR_DEGREES = 0.2  # that rounding to three digits makes; a larger one is told
 FLOAT32_ROUNDING = 1e-6  # of cosines that are at right angles
+NO_COSINE = 1e-12  # ITK's decompositions print where they meet numbers near the smallest there are
 
 
 @dataclass(frozen=True)
 class _Layout:
     """Where a header has its fields: the byte that each starts at, and its numbers as `struct` names them."""
 
-    bytes: int
+    length: int
     magic: tuple[int, bytes]
     fields: Mapping[str, tuple[int, str]]
 
     @property
     def voxels_from(self) -> int:
         """The first byte that voxels can be at: four tell whether extensions follow the header."""
-        return self.bytes + 4
+        return self.length + 4
 
 
 NIFTI_1 = _Layout(
@@ -178,13 +180,24 @@ def nearest_rotation(direction: NDArray[np.float64]) -> NDArray[np.float64]:
     return left @ right
 
 
+def shear_degrees(direction: NDArray[np.float64]) -> float:
+    """The largest angle by which two axes miss being at right angles.
+
+    Parameters
+    ----------
+    direction : (3, 3), direction cosines in columns
+    """
+    cosines = np.clip(direction.T @ direction, -1, 1)
+    return float(np.degrees(np.arcsin(np.abs(cosines[~np.eye(3, dtype=bool)]).max())))
+
+
 def _header_bytes(path: Path) -> tuple[bool, bytes]:
     """Whether a file is gzipped, and the first bytes of what it holds."""
     with path.open("rb") as file:
         compressed = file.read(2) == GZIP_MAGIC
     try:
         with gzip.open(path) if compressed else path.open("rb") as file:
-            return compressed, file.read(NIFTI_2.bytes)
+            return compressed, file.read(NIFTI_2.length)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"expected a gzip file, {path.name} is damaged ({error}); copy it again") from error
 
@@ -193,7 +206,7 @@ def _layout_of(header: bytes, name: str) -> tuple[_Layout, str]:
     """Which NIfTI it is, and its byte order."""
     for layout in (NIFTI_1, NIFTI_2):
         for order in "<>":
-            if len(header) < layout.bytes or header[:4] != struct.pack(f"{order}i", layout.bytes):
+            if len(header) < layout.length or header[:4] != struct.pack(f"{order}i", layout.length):
                 continue
             at, magic = layout.magic
             if header[at : at + len(magic)] == magic:
@@ -230,6 +243,7 @@ def _scaling(fields: Mapping[str, Any]) -> tuple[float, float] | None:
     return slope, intercept
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what becomes infinite is no size of a chest, and refused as such
 def _geometry(fields: Mapping[str, Any]) -> tuple[Triple, Triple, NDArray[np.float64], tuple[str, ...]]:
     """Spacing and origin in mm, directions, and what is doubtful of them."""
     by_sform, by_qform = fields["sform_code"] > 0, fields["qform_code"] > 0
@@ -252,11 +266,14 @@ def _geometry(fields: Mapping[str, Any]) -> tuple[Triple, Triple, NDArray[np.flo
         return _triple(spacing_mm), _triple(RAS_TO_LPS * fields["qoffset"] * unit_mm), turned, ()
     rows = np.reshape(fields["srow"], (3, 4))
     lengths = np.array([math.hypot(*column) for column in rows[:, :3].T])
-    direction = RAS_TO_LPS[:, None] * (rows[:, :3] / np.where(lengths > 0, lengths, 1.0)) + 0.0
+    direction = RAS_TO_LPS[:, None] * (rows[:, :3] / np.where(lengths > 0, lengths, 1.0))
+    direction = np.where(np.abs(direction) > NO_COSINE, direction, 0.0)
     lengths, doubts, told = lengths * unit_mm, [], np.abs(spacing_mm)
     apart = np.abs(lengths - told) > ROUNDING * np.maximum(1.0, told)
     if apart.any():
         doubts.append(f"pixdim says {_times(spacing_mm)} mm, the sform {_times(lengths)} mm, which is taken")
+    if (shear := shear_degrees(direction)) > SHEAR_DEGREES:
+        doubts.append(f"its sform has a shear of {shear:.2g}°, which is straightened: resample to a rectangular grid")
     if turned is not None and np.abs(turned - direction).max() > TURNED:
         doubts.append("the axes of its qform point elsewhere than those of its sform, which are taken")
     # pixdim where it says the same: a sform's numbers are the rounder ones.
@@ -285,7 +302,7 @@ def _quaternion_directions(fields: Mapping[str, Any]) -> NDArray[np.float64]:
         ]
     )
     rotation[:, 2] *= -1.0 if fields["pixdim"][0] < 0 else 1.0
-    return RAS_TO_LPS[:, None] * rotation + 0.0
+    return np.where(np.abs(rotation) > NO_COSINE, RAS_TO_LPS[:, None] * rotation, 0.0)
 
 
 def _times(numbers: NDArray[np.float64]) -> str:

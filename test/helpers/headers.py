@@ -45,17 +45,7 @@ def nifti_image(folder: Path, name="scan.nii", order="<", data=VOXELS, packed=No
 
 def nifti_2_image(folder: Path, name="scan.nii", order="<", data=VOXELS, packed=None, **values) -> Path:
     """A NIfTI-2 file likewise."""
-    content = bytearray(544) + data
-    for place, kind, *numbers in (
-        (0, "i8shh", 540, b"n+2\0\r\n\x1a\n", 4, 16),
-        (16, "8q", 3, 5, 4, 3, 1, 1, 1, 1),
-        (104, "8d", 1, 1, 1, 1, 0, 0, 0, 0),
-        (168, "qdd", 544, 1, 0),
-        (344, "ii", 1, 1),
-        (400, "12d", 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0),
-    ):
-        struct.pack_into(order + kind, content, place, *numbers)
-    return _nifti(folder / name, content, order, packed, values)
+    return _nifti(folder / name, bytearray(nifti.header_2(order) + data), order, packed, values)
 
 
 def _nifti(path: Path, content: bytearray, order: str, packed: bool | None, values: dict) -> Path:

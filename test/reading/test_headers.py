@@ -191,10 +191,19 @@ def test_a_nifti_header_that_cannot_be_true_is_refused_without_noise(tmp_path, v
         ({"ElementToIntensityFunctionSlope": "nan"}, "found ElementToIntensityFunctionSlope = nan"),
         ({"DistanceUnits": "um"}, "expected distances in mm, found DistanceUnits 'um'; write the file again in mm"),
         ({"DistanceUnits": "cm"}, "found DistanceUnits 'cm'"),
+        ({"BinaryData": "0True"}, "expected voxels in binary form"),
+        ({"DimSize": "5 4"}, "expected 3 numbers in DimSize, found '5 4'; write the file again"),
+        ({"ElementSpacing": "1 1 x"}, "expected 3 numbers in ElementSpacing, found '1 1 x'"),
+        ({"ElementSpacing": "1 1 1e999"}, "expected 3 numbers in ElementSpacing"),
+        ({"ElementDataFile": "voxels.raw/"}, "expected its voxels in voxels.raw/ as the header says"),
+        ({"TransformMatrix": "1 0 0"}, "expected 9 numbers in TransformMatrix"),
+        ({"Position": "1 2 3"}, "expected NDims before Position in a MetaImage header, found it after"),
     ],
 )
-def test_a_metaimage_header_that_scales_voxels_or_distances_is_refused(tmp_path, fields, reason):
+def test_a_metaimage_header_that_is_read_in_two_ways_is_refused_without_noise(tmp_path, fields, reason, capfd):
+    (tmp_path / "voxels.raw").write_bytes(VOXELS)
     refused(meta_image(tmp_path, **fields), reason)
+    assert capfd.readouterr() == ("", "")
     plain = {"ElementToIntensityFunctionSlope": "1.0", "ElementToIntensityFunctionOffset": "0", "DistanceUnits": "mm"}
     assert read_ct(meta_image(tmp_path, **plain)).hu.tobytes() == VOXELS
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from balaitous.ct.quality import check_scan
-from balaitous.ct.volume import read_ct
+from balaitous.ct.volume import read_ct, resample
 from helpers.headers import VOXELS, nifti_2_image, nifti_image
 from helpers.images import image_of, refused, written
 
@@ -223,7 +223,8 @@ def test_metres_and_microns_are_turned_to_mm(tmp_path, units, factor, codes):
         assert ct.stored.origin_mm == pytest.approx((-10, -20, 30))
 
 
-def test_mm_that_are_called_metres_are_refused(tmp_path):
+def test_mm_that_are_called_metres_or_microns_are_refused(tmp_path):
+    refused(nifti_image(tmp_path, **{UNITS: ("b", 3)}), r"expected voxel sizes in mm, found \(0\.001, 0\.001, 0\.001\)")
     refused(
         nifti_image(tmp_path, **{UNITS: ("b", 1)}), r"expected voxel sizes in mm, found \(1000\.0, 1000\.0, 1000\.0\)"
     )
@@ -246,13 +247,16 @@ def test_a_sform_that_was_rounded_to_three_digits_is_read_with_the_nearest_rotat
     assert ct.doubts == ()
 
 
-@pytest.mark.parametrize("degrees", [0.05, 0.2])
-def test_a_shear_as_small_as_rounding_is_read(tmp_path, degrees):
+@pytest.mark.parametrize(("degrees", "told"), [(0.05, []), (0.19, []), (0.3, ["0.3°"]), (0.5, ["0.5°"])])
+def test_a_small_shear_is_straightened_and_told_unless_rounding_makes_it(tmp_path, degrees, told):
     matrix = np.eye(3)
     matrix[0, 1] = math.tan(math.radians(degrees))
     ct = read_ct(nifti_image(tmp_path, **{CODES: ("hh", 0, 1), SFORM: sform(matrix)}))
     direction = np.reshape(ct.grid.direction, (3, 3))
     np.testing.assert_allclose(direction.T @ direction, np.eye(3), atol=1e-9)
+    assert [f"its sform has a shear of {each}, which is straightened" in ct.doubts[0] for each in told] == [True] * len(
+        ct.doubts
+    )
 
 
 @pytest.mark.parametrize("degrees", [1, 5, 17])
@@ -262,6 +266,13 @@ def test_a_larger_shear_is_refused_with_its_angle_and_what_to_do(tmp_path, name,
     matrix[0, 1] = math.tan(math.radians(degrees))
     path = nifti_image(tmp_path, name, **{CODES: ("hh", 0, 1), SFORM: sform(matrix)})
     refused(path, rf"at right angles, found a shear of {degrees}° \(a gantry tilt, .*; resample to a rectangular grid")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_smallest_numbers_there_are_make_no_noise(tmp_path, capfd):
+    matrix = np.diag([70.0, 80, 90])
+    matrix[0, 1] = 1e-44
+    resample(read_ct(nifti_image(tmp_path, **{CODES: ("hh", 0, 1), SFORM: sform(matrix)})))
     assert capfd.readouterr() == ("", "")
 
 
@@ -310,6 +321,8 @@ def test_dimensions_that_are_no_volume_are_refused(tmp_path, dim, reason):
         ({"at_12": ("hh", 128, 24)}, "found NIfTI datatype 128 with 24 bits"),
         ({"at_104": ("4d", 1, math.nan, 1, 1)}, "found NaN or infinity"),
         ({"at_400": ("d", 1e300)}, "expected voxel sizes in mm"),
+        ({"at_400": ("d", 1e-310)}, "expected voxel sizes in mm"),
+        ({"at_400": ("12d", *[1.7e308] * 12), "at_500": ("i", 1)}, "expected voxel sizes in mm"),
     ],
 )
 @pytest.mark.parametrize("packed", [True, False])
