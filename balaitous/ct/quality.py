@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -77,7 +78,9 @@ def check_scan(ct: CT) -> tuple[Check, ...]:
         "soft_tissue_peak": peak(counts, *TISSUE_HU),
         "dense_share": 100 * dense / body if body else None,
     }
-    return tuple(check_value(name, value, LIMITS[name]) for name, value in measured.items())
+    checks = [check_value(name, value, LIMITS[name]) for name, value in measured.items()]
+    doubts = replace(LIMITS["header"], high="; ".join([*ct.doubts, "correct the header"]))
+    return (*checks, check_value("header", len(ct.doubts), doubts))
 
 
 def histogram(hu: NDArray) -> NDArray[np.int64]:

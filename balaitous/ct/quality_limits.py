@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from balaitous.checks import ANY, Limits
 
-NOT_HU = "these are not Hounsfield units; apply the rescale slope and intercept (often: subtract 1024)"
+NOT_HU = "these are not Hounsfield units; apply the scan's rescale slope and intercept once (air is -1000, water 0)"
 LOOK = "look whether these are the lungs"
 # "Real" is what the scans of docs/checks.md have.
 LIMITS: Mapping[str, Limits] = {
@@ -115,6 +115,8 @@ LIMITS: Mapping[str, Limits] = {
         (-0.03, ANY),
         low="the slices look upside down; look at the scan from the front, and write it with its true directions",
     ),
+    # What a header leaves open was guessed as most readers do; of what it says in two ways one was taken.
+    "header": Limits("doubts about the header", "", (0, 0), high="left open or told in two ways; correct the header"),
     # Supine, on CT: 4.1 ± 1.2 l [Cressoni], 4.7 ± 1.2 l [Cheng]. Breathing out and pneumonia halve it, emphysema adds;
     # the severest, who matter most here, keep some tenths of a litre of air. Blobs found by mistake have millilitres.
     "lung_volume": Limits("lung volume", "l", (1.5, 10), (0.2, 14), f"little lung found; {LOOK}", f"too much; {LOOK}"),

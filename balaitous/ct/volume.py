@@ -1,6 +1,6 @@
 """A chest CT as a volume in Hounsfield units: read, orient, resample, write.
 
-Of the package only this and `balaitous.reading.itk` import SimpleITK.
+Of the package only this, `balaitous.ct.image_file` and `balaitous.reading.itk` import SimpleITK.
 
 SimpleITK's axes are (x, y, z), NumPy's (Z, Y, X); both point to the patient's left, posterior and superior (LPS) once
 a volume is read. Any stored orientation gets there without loss, by exchanging and reversing axes; an oblique volume
@@ -24,15 +24,15 @@ from balaitous.ct.dicom import select_series
 from balaitous.ct.dicom_pixels import read_hounsfield
 from balaitous.ct.enhanced import is_enhanced
 from balaitous.ct.grid import Grid, StoredOrder, Triple
+from balaitous.ct.image_file import read_image_file
 from balaitous.ct.plausibility import FLOOR_HU, check_hounsfield, check_volume
 from balaitous.ct.slices import Slice
 from balaitous.errors import InputError, MaskError, one_line
 from balaitous.reading.archive import unpacked
-from balaitous.reading.headers import IMAGE_ENDINGS, format_of, scan_name
-from balaitous.reading.integrity import check_is_data, check_whole
-from balaitous.reading.itk import execute, name_for_itk, quiet_and_clear
+from balaitous.reading.headers import IMAGE_ENDINGS, scan_name
+from balaitous.reading.integrity import check_is_data
 from balaitous.reading.limits import maximum_voxels
-from balaitous.reading.patient import Patient, format_age, format_sex, from_header, read_sidecar
+from balaitous.reading.patient import Patient, format_age, format_sex, read_sidecar
 
 SPACING_MM = (1.5, 1.5, 5.0)  # x, y, z: what the published networks were trained on
 GRID_TOLERANCE = 0.1  # of the smallest spacing: headers round; a mask further off was made on another grid
@@ -53,6 +53,7 @@ class CT:
     other_series : the same of the CT series that were there and not read, with their UIDs
     patient : what header and side-car say of age and sex
     stored : the order of the voxels in the file, which `resample` goes back to
+    doubts : what its header leaves open or says in two ways, and how it was taken
 
     Raises
     ------
@@ -68,6 +69,7 @@ class CT:
     stored: StoredOrder = field(default_factory=StoredOrder)
     series: str | None = None
     other_series: str | None = None
+    doubts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.hu.shape != self.grid.shape:
@@ -197,7 +199,7 @@ def read_labels(path: str | os.PathLike[str], ct: CT) -> np.ndarray:
     try:
         if not path.is_file():
             raise InputError("found no such file; check the path")
-        image, _ = _whole_image(path)
+        image, *_ = read_image_file(path)
     except InputError as error:
         raise MaskError(f"{path}: expected the mask of {ct.path}: {error}") from error
     labels, grid, _ = _oriented(_placed_as(image), sitk.GetArrayFromImage(image))
@@ -294,31 +296,10 @@ def _unit(vector: np.ndarray) -> np.ndarray:
 
 
 def _read_file(path: Path) -> CT:
-    image, reader = _whole_image(path)
-    age, sex = (reader.GetMetaData(key) if reader.HasMetaDataKey(key) else None for key in ("PatientAge", "PatientSex"))
-    patient = _with_sidecar(path, from_header(age, sex, "header"))
+    image, stored_patient, doubts = read_image_file(path)
+    patient = _with_sidecar(path, stored_patient)
     hu, grid, order = _oriented(_placed_as(image), _hounsfield(image))
-    return CT(hu, grid, scan_name(path), os.fspath(path), None, patient, order)
-
-
-def _whole_image(path: Path) -> tuple[sitk.Image, sitk.ImageFileReader]:
-    """The 3-D image of a file that is whole, and its reader, which knows the header."""
-    check_is_data(path)
-    image_format = format_of(path)
-    voxels = image_format.locate(path)
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(name_for_itk(path))
-    reader.SetImageIO(image_format.image_io)  # SimpleITK would try twenty, and finds none for .MHA
-    with quiet_and_clear():
-        reader.ReadImageInformation()
-    kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
-    if " of " in kind:
-        raise InputError(f"expected one number a voxel, found a {kind} (such as RGB); give a CT in Hounsfield units")
-    check_volume(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
-    bits = voxels.bits or 8 * sitk.Image([1, 1, 1], reader.GetPixelID()).GetSizeOfPixelComponent()
-    check_whole(voxels, voxels.header_bytes + math.prod(reader.GetSize()) * bits // 8)
-    image = execute(reader)
-    return image if image.GetDimension() == 3 else image[:, :, :, 0], reader
+    return CT(hu, grid, scan_name(path), os.fspath(path), None, patient, order, doubts=doubts)
 
 
 def _with_sidecar(path: Path, patient: Patient) -> Patient:

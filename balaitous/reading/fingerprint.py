@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from balaitous.errors import InputError
@@ -32,15 +33,53 @@ def content_sha256(path: str | os.PathLike[str]) -> str:
     InputError : folders in folders without end
     """
     path = Path(path)
+    files = _content_files(path)
+    return sha256_of(path) if files == [("", path)] else _sha256_of_list(files)
+
+
+@contextmanager
+def unchanged(*paths: str | os.PathLike[str]) -> Iterator[None]:
+    """Have scans read and hashed within, so that a hash is that of what was read.
+
+    A file that is written to or exchanged meanwhile shows in its size, its times or its place on the disk, which costs
+    less than to hash it twice.
+
+    Raises
+    ------
+    InputError : a file whose bytes count is not what it was, or was not there
+    """
+    before = [_state(Path(path)) for path in paths]
+    yield
+    for path, state in zip(paths, before, strict=True):
+        if state is None or _state(Path(path)) != state:
+            raise InputError(
+                f"{path}: expected files that stay as they are while they are read, found that they changed; give it "
+                "again once it is written"
+            )
+
+
+def _content_files(path: Path) -> list[tuple[str, Path]]:
+    """The files whose bytes count, with the names that they count by."""
     if path.is_dir():
-        return _sha256_of_list((name, path / name) for name in _dicom_files(path))
+        return [(name, path / name) for name in _dicom_files(path)]
     if path.exists() and not path.is_file():  # to open a pipe is to wait for ever
         raise OSError(f"{path} is no file")
     voxels = _voxels_beside(path)
-    return _sha256_of_list([("", path), voxels]) if voxels else sha256_of(path)
+    return [("", path), voxels] if voxels else [("", path)]
 
 
-def _sha256_of_list(files: Iterable[tuple[str, Path]]) -> str:
+def _state(path: Path) -> list[tuple[str | int, ...]] | None:
+    """Which files they are, and when they were last written to; None where that cannot be told."""
+    try:
+        files = [(name, file.stat()) for name, file in _content_files(path)]
+    except (OSError, InputError):
+        return None
+    return [
+        (name, *(each.st_dev, each.st_ino, each.st_size, each.st_mtime_ns, each.st_ctime_ns)) for name, each in files
+    ]
+
+
+def _sha256_of_list(files: Sequence[tuple[str, Path]]) -> str:
     lines = (b"%s  %s\n" % (sha256_of(file).encode(), os.fsencode(name)) for name, file in files)
     return hashlib.sha256(b"".join(lines)).hexdigest()
 

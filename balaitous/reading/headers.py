@@ -1,4 +1,4 @@
-"""The formats of image files, MetaImage, NRRD and NIfTI-1: one record each, and where a header says its voxels are.
+"""The formats of image files, MetaImage, NRRD and NIfTI: one record each, and where a header says its voxels are.
 
 SimpleITK's readers go wherever a header sends them: to any file of the machine, to standard input, to a pattern that C
 formats. So headers are read here first, and only what is understood completely goes on. What no CT is stored as is
@@ -6,32 +6,34 @@ refused: voxels written as text, bzip2, a file a slice, NIfTI in two files.
 
 References
 ----------
-MetaImage: https://itk.org/Wiki/ITK/MetaIO/Documentation · NRRD: https://teem.sourceforge.net/nrrd/format.html ·
-NIfTI-1: https://nifti.nimh.nih.gov/pub/dist/src/niftilib/nifti1.h
+MetaImage: https://itk.org/Wiki/ITK/MetaIO/Documentation · NRRD: https://teem.sourceforge.net/nrrd/format.html
 """
 
 from __future__ import annotations
 
-import gzip
 import math
 import os
 import re
-import struct
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from balaitous.errors import InputError
-from balaitous.reading.integrity import GZIP_MAGIC, StoredVoxels, check_inside
+from balaitous.reading.integrity import StoredVoxels, check_inside
+from balaitous.reading.nifti import locate_nifti
 
 MAXIMUM_HEADER_BYTES = 2**20
 MAXIMUM_LINE_BYTES = 32_000  # longer ones end MetaIO's reading, as do keys of more than 498
 MAXIMUM_KEY_LENGTH = 400
 DIMENSIONS = tuple("123456789")  # what MetaIO can hold; three are wanted, which is checked later
-NIFTI_HEADER_BYTES, NIFTI_VOXELS_FROM = 348, 352  # four bytes between them say whether extensions follow
-NIFTI_BITS = {2: 8, 4: 16, 8: 32, 16: 32, 64: 64, 256: 8, 512: 16, 768: 32, 1024: 64, 1280: 64}  # of each datatype
+MM_NAMES = {"", "mm", "?", "???", "millimeter", "millimeters"}  # of the unit of distances, or of one that is not told
+ANATOMICAL_SPACES = {  # the NRRD spaces that tell where left, back and up are
+    *("lps", "left-posterior-superior", "ras", "right-anterior-superior", "las", "left-anterior-superior"),
+}
+AXIS_KEYS = ("DimSize", "ElementSpacing", "ElementSize", "Offset", "Position", "Origin", "CenterOfRotation")
+MATRIX_KEYS = ("TransformMatrix", "Rotation", "Orientation")
+NO_VOXEL_SIZE = "its header tells no voxel size: 1 mm along each axis is taken"
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class ImageFormat:
     ----------
     name : for people
     endings : of its files' names
-    image_io : SimpleITK's reader of it
+    image_io : SimpleITK's reader of it; None: `balaitous.reading.nifti` reads it
     locate : where the voxels of a file are
     voxel_file : the name of the file beside a header that has its voxels, as the header tells it; None: it has them
         itself. None where a header never names another file
@@ -50,7 +52,7 @@ class ImageFormat:
 
     name: str
     endings: tuple[str, ...]
-    image_io: str
+    image_io: str | None
     locate: Callable[[Path], StoredVoxels]
     voxel_file: Callable[[Path], str | None] | None = None
 
@@ -99,8 +101,11 @@ def _locate_metaimage(path: Path) -> StoredVoxels:
         raise InputError(f"expected a MetaImage header with {', '.join(missing)}, found none; write the file again")
     if fields["NDims"] not in DIMENSIONS:
         raise InputError(f"expected a 3-D volume, found NDims = {fields['NDims'][:40]}; give one volume")
-    if fields.get("BinaryData", "True")[:1] in {"F", "f"}:
-        raise InputError("expected voxels in binary form, found BinaryData = False; write the file again")
+    _check_numbers(fields)
+    if fields.get("BinaryData", "True")[:1] not in {"T", "t", "1"}:
+        raise InputError("expected voxels in binary form, found another BinaryData than True; write the file again")
+    _check_scale(fields)
+    doubts = () if {"ElementSpacing", "ElementSize"} & fields.keys() else (NO_VOXEL_SIZE,)
     local = fields["ElementDataFile"].upper() == "LOCAL"
     compressed = fields.get("CompressedData", "False")[:1] in {"T", "t", "1"}
     skipped = _whole_number(fields.get("HeaderSize", "0"), "HeaderSize")
@@ -113,9 +118,43 @@ def _locate_metaimage(path: Path) -> StoredVoxels:
         )
     length = int(told[:18]) if compressed and told.isdigit() else None
     if local:
-        return _declared(StoredVoxels(path, offset, compressed, length))
+        return _declared(StoredVoxels(path, offset, compressed, length, doubts=doubts))
     beside = _beside(path, fields["ElementDataFile"])
-    return _declared(StoredVoxels(beside, max(0, skipped), compressed, length))
+    return _declared(StoredVoxels(beside, max(0, skipped), compressed, length, doubts=doubts))
+
+
+def _check_numbers(fields: dict[str, str]) -> None:
+    """Numbers an axis are as many as axes, which are told before: else MetaIO stops, in several lines on stderr."""
+    axes, keys = int(fields["NDims"]), list(fields)
+    for key, count in {**dict.fromkeys(AXIS_KEYS, axes), **dict.fromkeys(MATRIX_KEYS, axes**2)}.items():
+        numbers = fields.get(key, "").split()[:count]
+        if key in fields and (len(numbers) < count or not all(map(_is_number, numbers))):
+            raise InputError(f"expected {count} numbers in {key}, found {fields[key][:40]!r}; write the file again")
+        if key in fields and keys.index(key) < keys.index("NDims"):
+            raise InputError(f"expected NDims before {key} in a MetaImage header, found it after; write the file again")
+
+
+def _check_scale(fields: dict[str, str]) -> None:
+    """SimpleITK takes stored numbers and distances as they are, whatever a MetaImage header says of their scale."""
+    for key, plain in (("ElementToIntensityFunctionSlope", 1.0), ("ElementToIntensityFunctionOffset", 0.0)):
+        if key in fields and not (_is_number(fields[key]) and float(fields[key]) == plain):
+            raise InputError(
+                f"expected Hounsfield units as they are, found {key} = {fields[key][:40]}; apply it to the voxels"
+            )
+    _check_unit(fields.get("DistanceUnits", ""), "DistanceUnits")
+
+
+def _check_unit(text: str, name: str) -> None:
+    if text.strip().lower() not in MM_NAMES:
+        raise InputError(f"expected distances in mm, found {name} {text[:40]!r}; write the file again in mm")
+
+
+def _is_number(text: str) -> bool:
+    """NaN is told later; a number that is too large for one, MetaIO cannot read."""
+    try:
+        return not math.isinf(float(text))
+    except ValueError:
+        return False
 
 
 def _metaimage_voxel_file(path: Path) -> str | None:
@@ -161,9 +200,24 @@ def _locate_nrrd(path: Path) -> StoredVoxels:
     skipped = _whole_number(fields.get("byteskip", "0"), "byte skip")
     if fields.get("lineskip", "0") != "0" or (skipped and compressed):
         raise InputError("expected voxels right after the header, found lines or bytes to skip; write the file again")
+    doubts = _nrrd_doubts(fields)
     if "datafile" not in fields:
-        return StoredVoxels(path, offset + max(0, skipped), compressed)
-    return StoredVoxels(_beside(path, fields["datafile"]), max(0, skipped), compressed)
+        return StoredVoxels(path, offset + max(0, skipped), compressed, doubts=doubts)
+    return StoredVoxels(_beside(path, fields["datafile"]), max(0, skipped), compressed, doubts=doubts)
+
+
+def _nrrd_doubts(fields: dict[str, str]) -> tuple[str, ...]:
+    """What a NRRD header leaves open; SimpleITK takes 1 mm where a step is no number, and any unit for mm."""
+    for key in ("units", "spaceunits"):
+        for unit in re.findall('"([^"]*)"', fields.get(key, "")):
+            _check_unit(unit, "space units")
+    steps = f"{fields.get('spacings', '')} {fields.get('spacedirections', '')}".lower()
+    if "nan" in steps or ("none" in steps and fields.get("dimension") == "3"):
+        raise InputError("expected a voxel size along each axis, found none of one; write the file again with all")
+    doubts = [] if steps.strip() else [NO_VOXEL_SIZE]
+    if fields.get("space", "").lower() not in ANATOMICAL_SPACES:
+        doubts.append("its header tells no orientation: its axes are taken to point left, to the back and up")
+    return tuple(doubts)
 
 
 def _nrrd_voxel_file(path: Path) -> str | None:
@@ -191,47 +245,6 @@ def _nrrd_fields(file: BinaryIO) -> dict[str, str]:
     return fields
 
 
-def _locate_nifti(path: Path) -> StoredVoxels:
-    with path.open("rb") as file:
-        compressed = file.read(2) == GZIP_MAGIC
-    try:
-        with gzip.open(path) if compressed else path.open("rb") as file:
-            header = file.read(NIFTI_HEADER_BYTES)
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"expected a gzip file, {path.name} is damaged ({error}); copy it again") from error
-    order = "<" if header[:4] == struct.pack("<i", NIFTI_HEADER_BYTES) else ">"
-    if len(header) < NIFTI_HEADER_BYTES or struct.unpack(f"{order}i", header[:4]) != (NIFTI_HEADER_BYTES,):
-        raise InputError(
-            f"expected a NIfTI-1 header, found none; {path.name} is cut short, or not what its ending says"
-        )
-    if header[344:348] != b"n+1\0":  # "ni1": the voxels are in another file, which SimpleITK would look for
-        raise InputError("expected NIfTI-1 in one file (n+1), found Analyze or a pair of files; convert it to .nii")
-    datatype, bits = struct.unpack(f"{order}hh", header[70:74])
-    if NIFTI_BITS.get(datatype) != bits:
-        raise InputError(
-            f"expected one number a voxel, found NIfTI datatype {datatype} with {bits} bits (such as RGB, or a damaged "
-            "header); give a CT in Hounsfield units"
-        )
-    _check_nifti_geometry(header, order)
-    (offset,) = struct.unpack(f"{order}f", header[108:112])
-    if not NIFTI_VOXELS_FROM <= offset < math.inf:
-        raise InputError(
-            f"expected NIfTI voxels from byte {NIFTI_VOXELS_FROM} on, found vox_offset {offset:g}; write the file again"
-        )
-    # Readers skip the header after inflating it, and report the type after rescaling, not the stored one.
-    return StoredVoxels(path, 0, compressed, header_bytes=int(offset), bits=bits)
-
-
-def _check_nifti_geometry(header: bytes, order: str) -> None:
-    """Voxel sizes and the transforms in use are numbers: SimpleITK takes NaN for no rotation, without a word."""
-    qform_code, sform_code = struct.unpack(f"{order}hh", header[252:256])
-    numbers = struct.unpack(f"{order}3f", header[80:92])
-    numbers += struct.unpack(f"{order}6f", header[256:280]) if qform_code else ()
-    numbers += struct.unpack(f"{order}12f", header[280:328]) if sform_code else ()
-    if not all(map(math.isfinite, numbers)):
-        raise InputError("expected numbers for voxel sizes, place and directions, found NaN or infinity; correct them")
-
-
 def _single_file(name: str) -> str:
     """The name of the file that has the voxels, unless the header names several: LIST, or a pattern of numbers."""
     if name.upper().split()[:1] == ["LIST"] or "%" in name:
@@ -248,7 +261,7 @@ def _beside(header: Path, name: str) -> Path:
     """The file that a header names, once it is known to lie beside it."""
     file = header.parent / name
     check_inside(file, header.parent)
-    if not file.is_file() or name == "-":  # which stands for standard input
+    if not file.is_file() or name == "-" or name.endswith("/"):  # "-" stands for standard input
         raise InputError(f"expected its voxels in {name} as the header says, that file is not there; copy both")
     return file
 
@@ -262,7 +275,7 @@ def _whole_number(text: str, name: str) -> int:
 
 FORMATS = (
     ImageFormat("MetaImage", (".mha", ".mhd"), "MetaImageIO", _locate_metaimage, _metaimage_voxel_file),
-    ImageFormat("NIfTI", (".nii.gz", ".nii"), "NiftiImageIO", _locate_nifti),
+    ImageFormat("NIfTI", (".nii.gz", ".nii"), None, locate_nifti),
     ImageFormat("NRRD", (".nrrd", ".nhdr"), "NrrdImageIO", _locate_nrrd, _nrrd_voxel_file),
 )
 IMAGE_ENDINGS = tuple(ending for each in FORMATS for ending in each.endings)

@@ -38,7 +38,7 @@ class StoredVoxels:
     compressed : whether they are deflated
     declared_length : bytes that they take in the file; None: up to its end
     header_bytes : that come before the voxels once they are inflated
-    bits : of a voxel as it is stored; None: as its reader says
+    doubts : what their header leaves open or says in two ways, and how it is taken, in words
     """
 
     file: Path
@@ -46,7 +46,7 @@ class StoredVoxels:
     compressed: bool
     declared_length: int | None = None
     header_bytes: int = 0
-    bits: int | None = None
+    doubts: tuple[str, ...] = ()
 
     @property
     def length(self) -> int:
@@ -121,21 +121,55 @@ def check_whole(voxels: StoredVoxels, expected_bytes: int) -> None:
     ----------
     voxels : from `balaitous.reading.headers.locate_voxels`
     expected_bytes : size of the voxels before compression, from `StoredVoxels.offset` on
+
+    Raises
+    ------
+    InputError : it is cut short or damaged, or its header wrong
     """
+    _check_length(voxels, expected_bytes)
+    if voxels.compressed:
+        for _ in _inflated(voxels, expected_bytes):
+            pass
+
+
+def read_whole(voxels: StoredVoxels, expected_bytes: int) -> bytearray:
+    """The bytes themselves, inflated, in one pass; there may be some more at their end.
+
+    Memory grows with what the file turns out to hold, not with what its header declares.
+
+    Raises
+    ------
+    InputError : as `check_whole`
+    """
+    _check_length(voxels, expected_bytes)
+    content = bytearray()
+    for piece in _inflated(voxels, expected_bytes) if voxels.compressed else in_time(voxels.chunks()):
+        content += piece
+        if not voxels.compressed and len(content) >= expected_bytes:
+            break
+    if len(content) < expected_bytes:
+        raise InputError(f"expected {expected_bytes:,} bytes, {voxels.file.name} became shorter; copy it again")
+    return content
+
+
+def _check_length(voxels: StoredVoxels, expected_bytes: int) -> None:
     length = voxels.length
     if expected_bytes > length * (DEFLATE_MAXIMUM_RATIO if voxels.compressed else 1):
         raise InputError(
             f"expected {expected_bytes:,} bytes of voxels as its header declares, {voxels.file.name} holds {length:,}"
             f"{' compressed' * voxels.compressed}; the file is cut short or its header wrong: copy it again"
         )
-    if voxels.compressed:
-        _check_inflated(voxels, expected_bytes)
 
 
-def _check_inflated(voxels: StoredVoxels, expected_bytes: int) -> None:
-    name = voxels.file.name
+def _inflated(voxels: StoredVoxels, expected_bytes: int) -> Iterator[bytes]:
+    """Pieces of the voxels once inflated, whose checksums and number are right where the last one was given."""
+    name, inflated = voxels.file.name, 0
     try:
-        inflated = _inflated_bytes(voxels.chunks(), expected_bytes + SURPLUS_BYTES)
+        for piece in _pieces(voxels.chunks()):
+            inflated += len(piece)
+            if inflated > expected_bytes + SURPLUS_BYTES:  # a small file cannot ask for hours
+                break
+            yield piece
     except zlib.error as error:
         raise InputError(
             f"expected intact compressed voxels, {name} is cut short or damaged ({error}); copy it again"
@@ -148,24 +182,18 @@ def _check_inflated(voxels: StoredVoxels, expected_bytes: int) -> None:
         )
 
 
-def _inflated_bytes(chunks: Iterator[bytes], limit: int) -> int:
-    """Size of the zlib or gzip stream once inflated, checksums verified; gzip files may have several members.
-
-    Nothing is inflated beyond `limit`, so that a small file cannot ask for hours; the size is then above it.
-    """
-    total, stream, data = 0, zlib.decompressobj(ZLIB_OR_GZIP), b""
+def _pieces(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """A zlib or gzip stream, inflated piece by piece, checksums verified; gzip files may have several members."""
+    stream, data = zlib.decompressobj(ZLIB_OR_GZIP), b""
     chunks = in_time(chunks)
     while data := data or next(chunks, b""):
-        total += len(stream.decompress(data, CHUNK_BYTES))
-        if total > limit:
-            return total
+        yield stream.decompress(data, CHUNK_BYTES)
         data = stream.unconsumed_tail
         if stream.eof:
             data = stream.unused_data + next(chunks, b"")
             if not data.startswith(GZIP_MAGIC):
-                return total
+                return
             stream = zlib.decompressobj(ZLIB_OR_GZIP)
-    total += len(stream.flush())
+    yield stream.flush()
     if not stream.eof:
         raise zlib.error("the stream ends too early")
-    return total

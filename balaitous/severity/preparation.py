@@ -19,7 +19,7 @@ from balaitous.ct.quality import check_lungs, check_scan
 from balaitous.ct.volume import CT, SPACING_MM, read_ct, resample
 from balaitous.errors import NoLungError
 from balaitous.memory import memory_errors
-from balaitous.reading.fingerprint import content_sha256
+from balaitous.reading.fingerprint import content_sha256, unchanged
 from balaitous.severity.crops import crop_to_lungs
 
 EXPECTED = "a whole chest CT"
@@ -86,7 +86,7 @@ def prepare(scan: str | Path | CT, series: str | None = None, strict: bool = Fal
     """
     with memory_errors():
         start = time.perf_counter()
-        ct, fingerprint = (scan, None) if isinstance(scan, CT) else (read_ct(scan, series=series), content_sha256(scan))
+        ct, fingerprint = (scan, None) if isinstance(scan, CT) else read_hashed(scan, series)
         spacing_mm, slices, hu_range = ct.grid.spacing_mm, len(ct.hu), (ct.hu.min().item(), ct.hu.max().item())
         checks = check_scan(ct)
         refuse(ct.path or ct.name, EXPECTED, checks, strict)
@@ -98,6 +98,17 @@ def prepare(scan: str | Path | CT, series: str | None = None, strict: bool = Fal
         cropped = time.perf_counter()
     seconds = {"read": read - start, "resample": resampled - read, "body_crops": cropped - resampled}
     return Prepared(ct, fingerprint, spacing_mm, slices, hu_range, body, checks, seconds)
+
+
+def read_hashed(path: str | Path, series: str | None) -> tuple[CT, str]:
+    """A scan, and the hash of the very files that were read.
+
+    Raises
+    ------
+    InputError : as `read_ct`, or the files changed meanwhile
+    """
+    with unchanged(path):
+        return read_ct(path, series=series), content_sha256(path)
 
 
 def view_lungs(prepared: Prepared, crop_labels: NDArray[np.uint8], strict: bool = False) -> LungView:

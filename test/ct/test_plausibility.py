@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from balaitous.ct.volume import read_ct
+from balaitous.errors import InputError
 from helpers.images import HU, image_of, refused, written
 
 
@@ -29,22 +31,40 @@ def with_one(value, kind="float32") -> np.ndarray:
     return hu
 
 
+STORED = (HU + 1024).clip(0)
+AIRLESS = HU.clip(-160, 240)
+
+
 @pytest.mark.parametrize(
     ("hu", "reason"),
     [
-        (with_one(np.nan), "found NaN or infinity"),
+        (with_one(np.nan), "found NaN or infinity; write the image again without them"),
         (with_one(-np.inf), "found NaN or infinity"),
-        (np.full_like(HU, -700), "found nothing but -700 to -700 in it"),
-        (np.where(HU > 0, -2000, -1500).astype(np.int16), "found nothing but -2000 to -1500 in it"),
+        (with_one(np.nan, "float64"), "found NaN or infinity"),
+        (np.full_like(HU, -700), "found nothing but -700 in it"),
+        (np.zeros(HU.shape, np.float32), "found nothing but 0 in it"),
+        (np.where(HU > 0, -2000, -1500).astype(np.int16), "nothing but -2000 to -1500 in it, no denser than air"),
         ((HU > 0).astype(np.uint8), "found whole numbers from 0 to 1: this looks like a label mask"),
         (np.where(HU > 0, 2, 0).astype(np.int16), "found whole numbers from 0 to 2: this looks like a label mask"),
-        ((HU + 1024).astype(np.uint16), r"expected Hounsfield units .* subtract 1024"),
-        (with_one(60000, "int32"), "at most 32767"),
-        (((HU + 1024) / 3000).astype(np.float32), "expected Hounsfield units"),
+        ((STORED // 16).astype(np.uint8), "found whole numbers from .* 8-bit picture; give the CT itself"),
+        ((STORED / 16).astype(np.float32), "looks like an 8-bit picture or a display window"),
+        (STORED.astype(np.uint16), r"expected Hounsfield units .* stored values; .* \(often: subtract 1024\)"),
+        (STORED.astype(np.float32), r"stored values; .* \(often: subtract 1024\)"),
+        ((STORED * 16).astype(np.uint16), "looks like a 16-bit picture or stored values"),
+        ((STORED / 3000).astype(np.float32), "looks like an image that was normalised"),
+        ((HU / 1000).astype(np.float32), "looks like an image that was normalised"),
+        (((HU - HU.mean()) / HU.std()).astype(np.float32), "looks like an image that was normalised"),
+        (AIRLESS, "from -160 to 240: without air it looks like a CT cut to a display window"),
+        (with_one(63536, "int32"), r"at most 32767\), found .* to 63536: the highest may be padding \(63536 is −2000"),
     ],
 )
-def test_numbers_that_are_no_hounsfield_units_are_refused(tmp_path, hu, reason):
-    refused(written(image_of(hu), tmp_path / "scan.nrrd"), reason)
+def test_numbers_that_are_no_hounsfield_units_are_refused_for_what_they_look_like(tmp_path, hu, reason):
+    for name in ("scan.nrrd", "scan.nii.gz", "scan.mha"):
+        path = written(image_of(hu), tmp_path / name)
+        refused(path, reason)
+        with pytest.raises(InputError) as caught:
+            read_ct(path)
+        assert ("subtract 1024" in str(caught.value)) == ("subtract 1024" in reason)
 
 
 @pytest.mark.data

@@ -1,4 +1,4 @@
-"""NIfTI-1, plain and gzipped: an input that is not gzipped is read in both forms."""
+"""NIfTI-1 and NIfTI-2, plain and gzipped: an input that is not gzipped is read in both forms."""
 
 from __future__ import annotations
 
@@ -34,11 +34,27 @@ def header(order: str) -> bytes:
     )
 
 
+def header_2(order: str) -> bytes:
+    """A header of 544 bytes likewise, of NIfTI-2."""
+    content = bytearray(544)
+    for place, kind, *numbers in (
+        (0, "i8shh", 540, b"n+2\0\r\n\x1a\n", 4, 16),
+        (16, "8q", 3, 5, 4, 3, 1, 1, 1, 1),
+        (104, "8d", 1, 1, 1, 1, 0, 0, 0, 0),
+        (168, "qdd", 544, 1, 0),
+        (344, "ii", 1, 1),
+        (400, "12d", 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0),
+    ):
+        struct.pack_into(order + kind, content, place, *numbers)
+    return bytes(content)
+
+
 def seeds() -> list[bytes]:
     plain = header("<") + VOXELS
     return [
         plain,
         header(">") + VOXELS,
+        header_2("<") + VOXELS,
         gzip.compress(plain, mtime=0),
         gzip.compress(plain[:400]) + gzip.compress(plain[400:]),
     ]

@@ -35,13 +35,26 @@ def nrrd_image(folder: Path, more="", data=VOXELS, encoding="raw", **fields) -> 
     return folder / "scan.nhdr"
 
 
-def nifti_image(folder: Path, name="scan.nii", **values) -> Path:
-    """A NIfTI file with other values at bytes of its header, as ``at_108=("<f", 352.0)``."""
-    content = bytearray(nifti.header("<") + VOXELS)
+def nifti_image(folder: Path, name="scan.nii", order="<", data=VOXELS, packed=None, **values) -> Path:
+    """A NIfTI-1 file with other values at bytes of its header, as ``at_108=("f", 352.0)``; gzipped as its name says.
+
+    Its header, in the given byte order, is that of `VOXELS`: (3, 4, 5), int16, with both transforms the identity.
+    """
+    return _nifti(folder / name, bytearray(nifti.header(order) + data), order, packed, values)
+
+
+def nifti_2_image(folder: Path, name="scan.nii", order="<", data=VOXELS, packed=None, **values) -> Path:
+    """A NIfTI-2 file likewise."""
+    return _nifti(folder / name, bytearray(nifti.header_2(order) + data), order, packed, values)
+
+
+def _nifti(path: Path, content: bytearray, order: str, packed: bool | None, values: dict) -> Path:
     for place, (kind, *numbers) in values.items():
+        kind = kind if kind[0] in "<>" else order + kind
         struct.pack_into(kind, content, int(place.removeprefix("at_")), *numbers)
-    (folder / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
-    return folder / name
+    packed = path.name.endswith(".gz") if packed is None else packed
+    path.write_bytes(gzip.compress(content) if packed else content)
+    return path
 
 
 def with_slices(folder: Path, names=("slice0.raw", "slice1.raw", "slice2.raw")) -> None:

@@ -14,7 +14,7 @@ import balaitous
 from balaitous.checks import Check, Limits, check_probabilities, check_value, refuse, verdict
 from balaitous.models import Model
 from balaitous.provenance import Provenance, recorded_warnings, versions
-from balaitous.reading.fingerprint import content_sha256
+from balaitous.reading.fingerprint import content_sha256, unchanged
 from balaitous.reading.pictures import read_picture
 from balaitous.weights.bundle import open_bundle
 from balaitous.weights.pack import Facts, write_bundle
@@ -75,12 +75,13 @@ class Toy:
 
     def predict(self, path, *, executor=None, gain=1.0) -> ToyPrediction:
         with recorded_warnings() as warnings:
-            picture = read_picture(path)
+            with unchanged(path):
+                picture, sha256 = read_picture(path), content_sha256(path)
             checks = (check_value("contrast", float(picture.grey.std()), LIMITS["contrast"]),)
             refuse(picture.path, "a picture", checks, self.strict)
             grey = float(picture.grey.mean(dtype=float))
         return ToyPrediction(
-            *(picture.path, content_sha256(path), grey * self.gain * float(gain), grey, len(picture.grey)),
+            *(picture.path, sha256, grey * self.gain * float(gain), grey, len(picture.grey)),
             *(self.provenance, {"grey": 0.001}, checks, tuple(warnings)),
         )
 

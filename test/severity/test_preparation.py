@@ -7,6 +7,9 @@ import pytest
 
 from balaitous.ct.grid import StoredOrder
 from balaitous.ct.lungs import UNET_GRID
+from balaitous.ct.volume import read_ct, write_mha
+from balaitous.errors import InputError
+from balaitous.reading.fingerprint import content_sha256
 from balaitous.severity.preparation import prepare, view_lungs
 from balaitous.synthetic.phantom import make_phantom
 from helpers.lungs import dice, in_view, true_labels
@@ -31,6 +34,21 @@ def crop_labels(prepared, labels):
         rows, columns = (np.linspace(0, length - 1, UNET_GRID).round().astype(int) for length in body.shape)
         crop[:] = body[np.ix_(rows, columns)]
     return crops
+
+
+def test_a_scan_that_is_exchanged_after_it_was_read_gets_no_hash(phantom, tmp_path, monkeypatch):
+    path = tmp_path / "scan.mha"
+    write_mha(path, phantom.ct)
+
+    def read_then_exchange(scan, series):
+        ct = read_ct(scan, series=series)
+        write_mha(path, make_phantom(6, spacing_mm=(3.0, 3.0, 5.0), size=(130, 120, 58)).ct)
+        return ct
+
+    assert prepare(path).input_sha256 == content_sha256(path)
+    monkeypatch.setattr("balaitous.severity.preparation.read_ct", read_then_exchange)
+    with pytest.raises(InputError, match=r"scan\.mha: expected files that stay as they are while they are read"):
+        prepare(path)
 
 
 def test_known_lungs_come_out_whole_and_in_their_place_in_what_the_encoders_see(phantom, prepared):

@@ -26,7 +26,7 @@ from balaitous.ct.lungs import AIR_HU, WINDOW_HU
 from balaitous.errors import InputError
 from balaitous.files import replacing
 from balaitous.models import MODELS
-from balaitous.reading.fingerprint import content_sha256
+from balaitous.reading.fingerprint import content_sha256, unchanged
 from balaitous.reading.pictures import PICTURE_ENDINGS, read_picture
 from balaitous.severity.pipeline import Balaitous, Prediction
 from balaitous.training.keeping import begin_keeping
@@ -65,9 +65,11 @@ class SliceStore:
         ------
         InputError : not an image
         """
-        path = self.path(content_sha256(picture))
-        if not path.exists():
-            write_array(path, picture_as_hu(picture))
+        with unchanged(picture):
+            path = self.path(content_sha256(picture))
+            hu = None if path.exists() else picture_as_hu(picture)
+        if hu is not None:
+            write_array(path, hu)
         return path
 
 

@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from balaitous.errors import InputError, explain, first_few
 from balaitous.evaluation.tasks import outcome_of, read_csv
 from balaitous.files import write_whole
 from balaitous.models import MODELS
-from balaitous.reading.fingerprint import content_sha256
+from balaitous.reading.fingerprint import content_sha256, unchanged
 from balaitous.reading.headers import scan_name
 from balaitous.text import printable
 from balaitous.training.lungs.cases import LungCase, cached_case, digest, phantom_case, read_case
@@ -243,8 +243,13 @@ def prepared_case(scan: LungScan, folder: Path) -> LungCase:
         if path is not None and not path.exists():
             raise InputError(f"{path}: expected a scan or its mask, found no such file or folder. Check the path.")
     unsure = scan.unsure and (scan.unsure.start, scan.unsure.stop)
-    key = _key(content_sha256(scan.path), scan.mask and content_sha256(scan.mask), unsure)
-    case = cached_case(folder / f"{key}.safetensors", partial(read_case, scan.path, scan.mask, scan.unsure))
+    make = cache(partial(read_case, scan.path, scan.mask, scan.unsure))
+    with unchanged(scan.path, *([scan.mask] if scan.mask else [])):
+        key = _key(content_sha256(scan.path), scan.mask and content_sha256(scan.mask), unsure)
+        file = folder / f"{key}.safetensors"
+        if not file.exists():
+            make()  # in here, so that nothing is kept under the hash of other files
+    case = cached_case(file, make)
     return replace(case, name=scan.name)
 
 

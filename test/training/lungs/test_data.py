@@ -15,7 +15,7 @@ from balaitous.ct.volume import CT, SPACING_MM, read_ct, resample, write_mha, wr
 from balaitous.errors import InputError, MaskError, NoLungError
 from balaitous.synthetic.phantom import make_phantom
 from balaitous.training.lungs.cases import IGNORE, mask_labels, read_case, slices_within
-from balaitous.training.lungs.data import list_lung_scans, prepare_cases, unsure_of
+from balaitous.training.lungs.data import LungScan, list_lung_scans, prepare_cases, prepared_case, unsure_of
 
 PHANTOM = make_phantom(41, spacing_mm=(4.0, 4.0, 10.0), size=(84, 70, 8))
 
@@ -190,6 +190,18 @@ def test_a_mask_that_changed_is_read_again(scan, tmp_path):
         sums.append(int((case.labels > 0).sum()))
         labels[6:] = 0
     assert 0 < sums[1] < 0.8 * sums[0]
+
+
+def test_a_scan_that_changes_while_it_is_read_is_kept_under_no_hash(scan, tmp_path, monkeypatch):
+    def read_then_change(*arguments):
+        case = read_case(*arguments)
+        write_mha(scan, replace(PHANTOM.ct, hu=PHANTOM.ct.hu - 1))
+        return case
+
+    monkeypatch.setattr("balaitous.training.lungs.data.read_case", read_then_change)
+    with pytest.raises(InputError, match=r"p1\.mha: expected files that stay as they are while they are read"):
+        prepared_case(LungScan("p1", scan), tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
 
 
 def test_a_scan_is_not_trained_on_and_held_out_under_another_name(scan, tmp_path):
