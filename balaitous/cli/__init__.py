@@ -41,6 +41,7 @@ from balaitous.cli.train import train_app
 from balaitous.cli.weights import weights_app
 from balaitous.errors import BalaitousError, explain
 from balaitous.memory import check_memory_limit, memory_errors
+from balaitous.reading.limits import check_limits
 
 CHILD_SECONDS = 1  # that a process gets to end by itself
 
@@ -61,6 +62,8 @@ app.add_typer(train_app, name="train")
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; errors of the user's end in one line and an exit code."""
     try:
+        with usage_errors():
+            check_limits()
         check_memory_limit()
         with memory_errors():
             app(arguments)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from balaitous.container.grand_challenge import PROBABILITY_FILES, RESULTS_FILE
+from balaitous.container.answers import PROBABILITY_FILES, RESULTS_FILE
 from balaitous.errors import InputError
 from balaitous.evaluation.tables import EXPECTED, PROBABILITIES, TABLE_ENDINGS, read_json, read_table
 from balaitous.evaluation.tasks import Predictions, predictions_of
