@@ -134,7 +134,7 @@ def read_submission(path: Path) -> Predictions:
             folder = path.parent / str(job["pk"]) / "output"
         except (TypeError, KeyError, AttributeError) as error:
             raise InputError(f"{path}: a job has no {error}; expected pk, inputs, outputs and status.") from None
-        if Path(str(job["pk"])).name != str(job["pk"]):
+        if Path(str(job["pk"])).name != str(job["pk"]) or str(job["pk"]) in ("", ".."):
             raise InputError(f"{path}: expected the name of a job's folder as pk, found {str(job['pk'])[:80]!r}.")
         if len(images) != 1 or not isinstance(images[0], str):
             raise InputError(f"{path}: job {job['pk']}: expected one image with its name, found {images}.")

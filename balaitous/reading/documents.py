@@ -60,11 +60,12 @@ def parse_json(content: bytes, *, finite: bool = True) -> Any:
         )
     except RecursionError:
         raise ValueError(f"more than {MAXIMUM_LEVELS} levels of lists and objects in each other") from None
-    level, levels = [value], 0
-    while level := [each for outer in level for each in _inside(outer)]:
+    level, levels = _inside([value]), 0
+    while level:
         levels += 1
         if levels > MAXIMUM_LEVELS:
             raise ValueError(f"more than {MAXIMUM_LEVELS} levels of lists and objects in each other")
+        level = [each for outer in level for each in _inside(outer)]
     return value
 
 

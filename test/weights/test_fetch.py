@@ -339,7 +339,7 @@ def test_a_connection_that_keeps_breaking_is_given_up_and_what_came_is_kept(publ
 
 def test_a_silent_server_is_not_waited_for_without_end(server, tmp_path, monkeypatch):
     monkeypatch.setattr(download_module, "TIMEOUT_S", 0.05)
-    server.faults[f"/files/{UNET}"] = ["stall"] * 9
+    server.faults[f"/files/{UNET}"] = ["stall"] * 99  # each sends half of what is left, until that is nothing
     with pytest.raises(WeightsError, match="timed out"):
         download(f"{server.url}/files/{UNET}", tmp_path / "unet.part", maximum_bytes=MOST)
 

@@ -125,6 +125,8 @@ def is_like(value: Any, default: Any) -> bool:
         return isinstance(value, list) and len(value) == len(default) and all(map(is_like, value, default))
     if isinstance(default, str):
         return isinstance(value, str)
+    if is_dataclass(default):
+        return False
     kinds = (int, float) if isinstance(default, float) else (int,)  # a bool is neither; `blocks` may be None
     return type(value) in kinds and 0 <= value <= LARGEST
 
