@@ -6,8 +6,10 @@ points to is written.
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
+import io
 import json
 import os
 import secrets
@@ -145,7 +147,7 @@ def sha256_of(path: Path) -> str:
     ------
     OSError : it cannot be read
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -206,3 +208,26 @@ def _sync(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def open_regular(path: Path) -> io.BufferedReader:
+    """Open a file of the user's to read its bytes; not a pipe or a device, where reading may wait for ever.
+
+    Raises
+    ------
+    OSError : it cannot be opened, or is no regular file
+    """
+    check_regular(path)
+    return path.open("rb")
+
+
+def check_regular(path: Path) -> None:
+    """Refuse a pipe, a device or a socket, for who lets a library open the file.
+
+    Raises
+    ------
+    OSError : it names the file, also one that is not there
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a folder's own error says what it is
+        raise OSError(errno.EINVAL, "it is a pipe, a device or a socket, not a file", os.fspath(path))

@@ -26,7 +26,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from balaitous.container.grand_challenge import PROBABILITY_FILES
+from balaitous.container.answers import PROBABILITY_FILES
 from balaitous.ct.volume import write_mha
 from balaitous.synthetic.phantom import make_phantom
 

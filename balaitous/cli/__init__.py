@@ -44,6 +44,7 @@ from balaitous.cli.weights import weights_app
 from balaitous.errors import BalaitousError, explain
 from balaitous.memory import check_memory_limit, memory_errors
 from balaitous.models import DEFAULT, MODELS, Settings, load_model
+from balaitous.reading.limits import check_limits
 
 CHILD_SECONDS = 1  # that a process gets to end by itself
 
@@ -65,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; errors of the user's end in one line and an exit code."""
     set_up_streams()
     try:
+        with usage_errors():
+            check_limits()
         check_memory_limit()
         with memory_errors():
             app(arguments)

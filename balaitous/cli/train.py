@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from balaitous.cohort.table import Row
 
 TRAINING_PRECISIONS = ("fp32", "bf16")
+MOST, MOST_WORKERS, MOST_SEED = 1_000_000, 1024, 2**32 - 1  # beyond these a number is a slip
 
 train_app = typer.Typer(help="Train heads, an encoder or the lung U-Net on scans of your own.", no_args_is_help=True)
 
@@ -49,16 +50,18 @@ def train_heads_command(
     features: Annotated[
         Path | None, typer.Option(help="Folder where features are kept, for other runs too. Default: OUT/features.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Scans at a time.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=MOST_WORKERS, help="Scans at a time.")] = None,
     components: Annotated[
         int | None,
-        typer.Option(min=1, help="Principal components of the features that are kept. Default: all features."),
+        typer.Option(
+            min=1, max=MOST, help="Principal components of the features that are kept. Default: all features."
+        ),
     ] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Of the cross-validation.")] = 4,
+    repeats: Annotated[int, typer.Option(min=1, max=MOST, help="Of the cross-validation.")] = 4,
     folds: Annotated[
-        int, typer.Option(min=2, help="Of the cross-validation; fewer where a class has fewer patients.")
+        int, typer.Option(min=2, max=MOST, help="Of the cross-validation; fewer where a class has fewer patients.")
     ] = 8,
-    seed: Annotated[int, typer.Option(help="Of the folds.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of the folds.")] = 0,
     name: Annotated[str | None, typer.Option(help="Of the new bundle. Default: the name of OUT.")] = None,
     licence: Annotated[
         str, typer.Option(help="Of the new bundle: that of the data, and of the encoders.")
@@ -112,7 +115,9 @@ def train_encoder_command(
         Path | None, typer.Option(help="Folder where slices are kept, for other runs too. Default: OUT/slices.")
     ] = None,
     device: Device = "auto",
-    workers: Annotated[int | None, typer.Option(min=1, help="Scans at a time, and processes that draw views.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=MOST_WORKERS, help="Scans at a time, and processes that draw views.")
+    ] = None,
 ) -> None:
     """Train an encoder by self-distillation (iBOT), without labels; interrupted, it goes on where it was."""
     set_up_logging(verbose=True)
@@ -147,18 +152,23 @@ def train_lungs_command(
         list[str] | None,
         typer.Option(metavar="NAME", help="Scan to measure Dice on instead of training on it; may be repeated."),
     ] = None,
-    phantoms: Annotated[int, typer.Option(min=0, help="Synthetic chests to train on as well.")] = 0,
+    phantoms: Annotated[int, typer.Option(min=0, max=MOST, help="Synthetic chests to train on as well.")] = 0,
     start: Annotated[
         str | None, typer.Option(help="U-Net to go on from: a bundle's name or folder, or a .pth or .safetensors file.")
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Batches; the first 60 % at half resolution.")] = 2000,
-    batch: Annotated[int, typer.Option(min=1, help="Slices in a batch.")] = 12,
-    learning_rate: Annotated[float, typer.Option(min=0, help="Highest; it warms up, then falls by a cosine.")] = 3e-3,
+    steps: Annotated[int, typer.Option(min=1, max=MOST, help="Batches; the first 60 % at half resolution.")] = 2000,
+    batch: Annotated[int, typer.Option(min=1, max=MOST, help="Slices in a batch.")] = 12,
+    learning_rate: Annotated[
+        float, typer.Option(min=0, max=1, help="Highest; it warms up, then falls by a cosine.")
+    ] = 3e-3,
     width: Annotated[
-        int | None, typer.Option(min=1, help="Channels of the first level. Default: 16, or that of START; R231 has 64.")
+        int | None,
+        typer.Option(min=1, max=1024, help="Channels of the first level. Default: 16, or that of START; R231 has 64."),
     ] = None,
-    variants: Annotated[int, typer.Option(min=0, help="Versions of each scan with synthetic opacities.")] = 4,
-    seed: Annotated[int, typer.Option(min=0, help="Of the weights, the opacities and the augmentation.")] = 0,
+    variants: Annotated[int, typer.Option(min=0, max=MOST, help="Versions of each scan with synthetic opacities.")] = 4,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MOST_SEED, help="Of the weights, the opacities and the augmentation.")
+    ] = 0,
     device: Device = "auto",
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
 ) -> None:

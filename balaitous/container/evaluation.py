@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from balaitous.container.answers import METRICS_FILE, remove_answers
 from balaitous.container.grand_challenge import write_json
 from balaitous.container.submission import SUBMISSION_FILE, read_submission
 from balaitous.errors import InputError
 from balaitous.evaluation.evaluate import evaluate
-from balaitous.evaluation.report import METRICS_FILE, metrics_of
+from balaitous.evaluation.report import metrics_of
 from balaitous.evaluation.tasks import read_reference
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ def evaluate_submission(input_dir: Path, output_dir: Path, ground_truth: Path = 
     ------
     InputError : a child of it, where predictions and reference do not match one to one
     """
-    (output_dir / METRICS_FILE).unlink(missing_ok=True)
+    remove_answers(output_dir, "evaluate")
     reference = read_reference(find_reference(ground_truth))
     log.info("reference: %d patients, %d with COVID-19", len(reference.patients), reference.covid.sum())
     evaluation = evaluate(read_submission(input_dir / SUBMISSION_FILE), reference)

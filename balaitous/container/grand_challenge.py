@@ -13,12 +13,8 @@ The platform calls the two probabilities ``probability-covid-19`` and ``probabil
 
 from __future__ import annotations
 
-import io
 import json
 import logging
-import os
-import sys
-import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -28,12 +24,13 @@ from typing import TYPE_CHECKING, Any
 import balaitous
 from balaitous.checks import verdict
 from balaitous.cohort.local import outcome_of
+from balaitous.container.answers import PROBABILITY_FILES, RESULTS_FILE, remove_answers
 from balaitous.container.inputs import INPUTS_FILE, SCANS_FOLDER, JobInputs, read_inputs
-from balaitous.errors import BalaitousError, InputError, explain, first_few
-from balaitous.files import remove_partials, write_together, write_whole
+from balaitous.container.streams import report
+from balaitous.errors import BalaitousError, InputError, explain, first_few, one_line
+from balaitous.files import write_together, write_whole
 from balaitous.models import MODELS
 from balaitous.reading.integrity import check_inside, is_litter
-from balaitous.text import PlainFormatter
 
 if TYPE_CHECKING:
     from balaitous.cohort.items import Item
@@ -42,15 +39,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MODEL = MODELS["severity"]
-PROBABILITY_FILES = {
-    "probability-covid.json": "probability_covid",
-    "probability-covid-19.json": "probability_covid",
-    "probability-severe-covid.json": "probability_severe",
-    "probability-severe-covid-19.json": "probability_severe",
-}
-RESULTS_FILE = "results.json"
-EXIT_UNEXPECTED = 1
-EXIT_FILES = 3
 
 
 class SomeCasesFailed(BalaitousError):
@@ -148,9 +136,7 @@ def load_model() -> Balaitous:
 def open_output(output_dir: Path) -> None:
     """Make the output folder, and clear it of an earlier job's answers: the first write, before minutes of work."""
     output_dir.mkdir(parents=True, exist_ok=True)
-    for name in (RESULTS_FILE, *PROBABILITY_FILES):  # the file that vouches for the others goes first
-        (output_dir / name).unlink(missing_ok=True)
-        remove_partials(output_dir / name)  # of a job that was killed
+    remove_answers(output_dir)
     write_answers([], output_dir, several=False)
 
 
@@ -169,12 +155,12 @@ def predict_cases(model: Balaitous, cases: Sequence[Case], output_dir: Path, rea
         facts = {"file": case.file, "image_name": case.image_name}
         outcome = outcome_of(model, case.item, executor=reader)
         if isinstance(outcome, Exception):
-            log.info("%d/%d %s: failed", number, len(cases), case.file)
+            log.info("%d/%d %s: failed", number, len(cases), one_line(case.file))
             exit_code = report(outcome)
             checks = verdict(getattr(outcome, "checks", ()))
             results.append(facts | {"status": "failed", "error": explain(outcome)} | checks)
         else:
-            log.info("%d/%d %s: %s", number, len(cases), case.file, summary(outcome))
+            log.info("%d/%d %s: %s", number, len(cases), one_line(case.file), summary(outcome))
             for check in outcome.checks:
                 if check.status != "ok":
                     log.info("  check: %s", check.message)
@@ -227,30 +213,3 @@ def as_json(content: Any) -> bytes:
     ValueError : a number is not finite
     """
     return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
-
-
-def log_to_stdout() -> None:
-    """Facts go to stdout: Grand Challenge shows stderr as warnings, and its last line as the reason of a failure."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # file names may be no text
-    logging.raiseExceptions = False  # a log that nobody reads, or that is full, is no failure of the job
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(PlainFormatter("%(message)s"))
-    logging.basicConfig(handlers=[handler])
-    logging.getLogger("balaitous").setLevel(logging.INFO)
-
-
-def flush_log() -> None:
-    """Write what is left of the log, or drop it: Python would try at its end, and a full log fail a job that worked."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def report(error: Exception) -> int:
-    """Print one ``ERROR:`` line on stderr, below the traceback if nobody expected this error; returns the exit code."""
-    if not isinstance(error, BalaitousError | MemoryError | OSError):
-        traceback.print_exception(error)
-    print(f"ERROR: {explain(error)}", file=sys.stderr, flush=True)
-    return EXIT_FILES if isinstance(error, OSError) else getattr(error, "exit_code", EXIT_UNEXPECTED)

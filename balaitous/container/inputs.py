@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from balaitous.errors import InputError
+from balaitous.errors import InputError, reason_of
+from balaitous.reading.documents import read_json
 from balaitous.reading.patient import Patient, resolve
 
 INPUTS_FILE = "inputs.json"
@@ -75,7 +76,7 @@ def read_inputs(input_dir: Path) -> JobInputs:
     path = input_dir / INPUTS_FILE
     if not path.exists():
         return JobInputs()
-    items = parse_items(read_json(path))
+    items = parse_items(content_of(path))
     scan = single([item for item in items if item.is_scan])
     age = single([item for item in items if item.slug in AGE_SOCKETS and not item.is_scan])
     sex = single([item for item in items if item.slug in SEX_SOCKETS and not item.is_scan])
@@ -143,15 +144,17 @@ def value_of(item: Socket, input_dir: Path) -> Any:
     path = input_dir / item.relative_path
     if not path.resolve().is_relative_to(input_dir.resolve()):
         raise InputError(f"{INPUTS_FILE}, {described(item)}: expected a file inside {input_dir}. Correct its path.")
-    return read_json(path) if path.is_file() else None
+    return content_of(path) if path.exists() and not path.is_dir() else None
 
 
-def read_json(path: Path) -> Any:
+def content_of(path: Path) -> Any:
     """The content of a JSON file."""
     try:
-        return json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path.name}: expected JSON, cannot read it ({error}). Correct or remove it.") from None
+        return read_json(path)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path.name}: expected JSON, cannot read it ({reason_of(error)}). Correct or remove it."
+        ) from None
 
 
 def described(item: Socket) -> str:

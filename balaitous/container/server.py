@@ -19,7 +19,8 @@ from pathlib import Path
 from types import FrameType
 
 from balaitous.cohort.processes import ReadingProcess
-from balaitous.container.grand_challenge import MODEL, load_model, report, run_job
+from balaitous.container.grand_challenge import MODEL, load_model, run_job
+from balaitous.container.streams import report
 from balaitous.errors import BalaitousError, needs_extra
 
 try:

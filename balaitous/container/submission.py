@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from balaitous.container.grand_challenge import PROBABILITY_FILES, RESULTS_FILE
+from balaitous.container.answers import PROBABILITY_FILES, RESULTS_FILE
 from balaitous.errors import InputError
 from balaitous.evaluation.tables import EXPECTED, PROBABILITIES, TABLE_ENDINGS, read_json, read_table
 from balaitous.evaluation.tasks import Predictions, predictions_of
@@ -133,6 +134,8 @@ def read_submission(path: Path) -> Predictions:
             folder = path.parent / str(job["pk"]) / "output"
         except (TypeError, KeyError, AttributeError) as error:
             raise InputError(f"{path}: a job has no {error}; expected pk, inputs, outputs and status.") from None
+        if Path(str(job["pk"])).name != str(job["pk"]) or str(job["pk"]) in ("", ".."):
+            raise InputError(f"{path}: expected the name of a job's folder as pk, found {str(job['pk'])[:80]!r}.")
         if len(images) != 1 or not isinstance(images[0], str):
             raise InputError(f"{path}: job {job['pk']}: expected one image with its name, found {images}.")
         name = scan_name(images[0])
@@ -158,5 +161,8 @@ def output_value(outputs: Mapping[str, Mapping[str, Any]], folder: Path, key: st
     output = next((outputs[slug] for slug in slugs if slug in outputs), None)
     if output is None:
         return None
-    file = folder / str(socket_of(output).get("relative_path"))
+    relative = os.path.normpath(str(socket_of(output).get("relative_path")))
+    if os.path.isabs(relative) or relative.startswith(".."):
+        raise InputError(f"{folder}: expected a file in it as {slugs[0]}, found {relative[:80]!r}. Correct its path.")
+    file = folder / relative
     return read_json(file) if file.is_file() else output.get("value")

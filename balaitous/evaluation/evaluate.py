@@ -11,6 +11,9 @@ from balaitous.evaluation.figures import format_estimate
 from balaitous.evaluation.metrics import THRESHOLDS, Evaluated, measure
 from balaitous.evaluation.tasks import Predictions, Reference, match
 
+MOST_BOOTSTRAPS = 1_000_000  # each takes a ROC curve of every patient
+MOST_SEED = 2**32 - 1  # of every library that draws
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -47,13 +50,16 @@ def evaluate(
 
     Raises
     ------
-    ValueError : a threshold that is no probability, or fewer than 100 bootstraps, which make no interval
+    ValueError : a threshold that is no probability, fewer than 100 bootstraps, which make no interval, or more than
+        anybody waits for, or a seed that is none
     InputError : a child of it, as `match` says
     """
     if wrong := [each for each in thresholds if not 0 <= each <= 1]:
         raise ValueError(f"thresholds must be in [0, 1]. Got {wrong[0]:g} instead.")
-    if bootstraps < 100:
-        raise ValueError(f"bootstraps must be at least 100. Got {bootstraps} instead.")
+    if not 100 <= bootstraps <= MOST_BOOTSTRAPS:
+        raise ValueError(f"bootstraps must be from 100 to {MOST_BOOTSTRAPS}. Got {bootstraps:.6g} instead.")
+    if not 0 <= seed <= MOST_SEED:
+        raise ValueError(f"seed must be from 0 to {MOST_SEED}. Got {seed:.6g} instead.")
     given = [each for each in (predictions, other) if each is not None]
     matched = [match(each, reference) for each in given]
     names = [Path(each.name).name for each in given]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,11 @@ import pandas as pd
 
 from balaitous.errors import InputError, reason_of
 from balaitous.evaluation.tasks import PATIENT, Predictions, predictions_of, read_csv, with_columns
+from balaitous.reading import documents
 
 PROBABILITIES = ("probability_covid", "probability_severe")
 OTHER_COLUMNS = ("status", "error", "bundle", "bundle_sha256")  # as `predict` writes them
+MAXIMUM_BYTES = 2**28  # of a JSON file: some 100,000 rows as `predict` writes them, with all their columns
 TABLE_ENDINGS = (".csv", ".parquet", ".json")
 EXPECTED = f"Expected a table (.csv, .parquet, .json) with {PATIENT}, {', '.join(PROBABILITIES)}"
 
@@ -61,9 +62,9 @@ def read_json(path: Path) -> Any:
 
     Raises
     ------
-    InputError : it is missing, or not JSON
+    InputError : it is missing, or no JSON as `parse_json` takes it
     """
     try:
-        return json.loads(path.read_bytes())
+        return documents.read_json(path, maximum_bytes=MAXIMUM_BYTES, finite=False)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: expected JSON, found: {reason_of(error)}. {EXPECTED}.") from None

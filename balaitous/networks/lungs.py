@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from balaitous.ct.lungs import WINDOW_HU, body_crops, volume_labels
+from balaitous.errors import WeightsError
 from balaitous.networks.runtime import Chunker, Network, to_device
 
 
@@ -37,13 +38,28 @@ def segment_lungs(hu: NDArray, lung_unet: Network, chunker: Chunker) -> NDArray[
 
 @torch.inference_mode()
 def label_crops(crops: NDArray, lung_unet: Network, chunker: Chunker) -> NDArray[np.uint8]:
-    """Labels (Z, 256, 256) of the body crops (Z, 256, 256) in HU: the class of the largest logit."""
+    """Labels (Z, 256, 256) of the body crops (Z, 256, 256) in HU: the class of the largest logit.
+
+    Raises
+    ------
+    WeightsError : a logit is no number, of which no label can be told
+    """
     slices = to_device(crops, lung_unet.device)
+    finite = torch.ones(
+        (), dtype=torch.bool, device=lung_unet.device
+    )  # looked at once, at the end: a GPU need not wait
 
     def label(chunk: slice) -> Tensor:
-        return lung_unet(windowed(slices[chunk])[:, None]).argmax(1).to(torch.uint8)
+        logits = lung_unet(windowed(slices[chunk])[:, None])
+        finite.logical_and_(torch.isfinite(logits).all())
+        return logits.argmax(1).to(torch.uint8)
 
-    return torch.cat(list(chunker.run(len(slices), label))).cpu().numpy()
+    labels = torch.cat(list(chunker.run(len(slices), label)))
+    if not finite:
+        raise WeightsError(
+            "expected numbers from the network that finds lungs, found NaN: try precision fp32, or other weights"
+        )
+    return labels.cpu().numpy()
 
 
 def windowed(hu: Tensor) -> Tensor:

@@ -20,6 +20,10 @@ class ClassTokenEncoder(nn.Module):
     ----------
     timm_name : an architecture of timm, such as ``vit_large_patch16_224``
     blocks : how many of its blocks run
+
+    Raises
+    ------
+    ValueError : it is no plain ViT with a class token
     """
 
     def __init__(self, timm_name: str, blocks: int) -> None:
@@ -28,6 +32,9 @@ class ClassTokenEncoder(nn.Module):
 
         # norm and head are left out: no weight is stored, loaded or moved that never runs
         vit: Any = timm.create_model(timm_name, pretrained=False, num_classes=0, depth=blocks)
+        is_plain = isinstance(vit, timm.models.VisionTransformer) and vit.cls_token is not None
+        if not is_plain:
+            raise ValueError(f"timm_name must be a plain ViT with a class token. Got {timm_name!r} instead.")
         self.patch_embed: nn.Module = vit.patch_embed
         self.cls_token: nn.Parameter = vit.cls_token
         self.pos_embed: nn.Parameter = vit.pos_embed

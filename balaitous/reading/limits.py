@@ -13,6 +13,7 @@ environment:
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -28,6 +29,17 @@ BYTES_PER_VOXEL = 4  # int16, as stored and as read
 BYTES_PER_PIXEL = 128
 
 T = TypeVar("T")
+
+
+def check_limits() -> None:
+    """Look at the environment before any work is begun.
+
+    Raises
+    ------
+    ValueError : a limit is no number above 0
+    """
+    _limit(SIZE_VARIABLE, DEFAULT_GIB)
+    _limit(TIME_VARIABLE, DEFAULT_SECONDS)
 
 
 def maximum_bytes() -> float:
@@ -84,6 +96,6 @@ def _limit(variable: str, default: float) -> float:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not value > 0:  # NaN is not either
-        raise ValueError(f"{variable} must be a number above 0. Got {text!r} instead.")
+    if not 0 < value < math.inf:  # NaN is not either
+        raise ValueError(f"{variable} must be a number above 0. Got {text[:40]!r} instead.")
     return value

@@ -8,18 +8,18 @@ anonymisers leave, and counts as unknown; so do `UNKNOWN` texts. A newborn is an
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from balaitous.errors import InputError
+from balaitous.reading.documents import read_json
 
 DEFAULT_AGE_YEARS = 65.0  # the published package's value where nothing is known
 DEFAULT_SEX = 0.5  # half-way between female (0) and male (1)
 AGE_KEYS, SEX_KEYS = ("age", "PatientAge"), ("sex", "PatientSex")  # of a side-car
-MAXIMUM_SIDECAR_BYTES = 2**20  # what is longer is cut, and no JSON any more
+MAXIMUM_SIDECAR_BYTES = 2**20
 MAXIMUM_AGE_YEARS = 120.0  # headers hold slips such as 999Y; nobody older was ever scanned
 UNITS_PER_YEAR = {"D": 365.25, "W": 365.25 / 7, "M": 12.0, "Y": 1.0, "": 1.0}
 SEX_WORDS = {"M": 1.0, "MALE": 1.0, "F": 0.0, "FEMALE": 0.0, "W": 0.0, "O": 0.5, "OTHER": 0.5}  # W: weiblich, woman
@@ -124,9 +124,8 @@ def read_sidecar(path: Path) -> Patient:
         The file is not a JSON object, or holds an age or a sex that is none.
     """
     try:
-        with path.open("rb") as file:
-            content = json.loads(file.read(MAXIMUM_SIDECAR_BYTES).decode("utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = read_json(path, maximum_bytes=MAXIMUM_SIDECAR_BYTES, finite=False)
+    except (OSError, ValueError) as error:
         raise InputError(f"expected JSON in the side-car {path.name}, cannot read it ({error}); correct it") from error
     if not isinstance(content, dict):
         raise InputError(

@@ -11,6 +11,7 @@ import numpy as np
 from balaitous.ct.lungs import UNET_GRID, WINDOW_HU
 from balaitous.errors import WeightsError
 from balaitous.networks.loading import check_architecture
+from balaitous.severity.calibration import stored_in
 from balaitous.severity.crops import VIEW_GRID
 from balaitous.severity.features import IMAGENET_MEAN, IMAGENET_STD
 from balaitous.severity.heads_file import check_heads, encoder_widths
@@ -82,10 +83,12 @@ def load_heads(bundle: Bundle) -> dict[str, np.ndarray]:
 
 
 def check_parts(folder: str | Path) -> None:
-    """Whether networks and heads of a bundle belong together.
+    """Whether networks, heads and calibration of a bundle belong together.
 
     Raises
     ------
-    WeightsError : as `open_parts` and `load_heads`
+    WeightsError : as `open_parts`, `load_heads` and `stored_in`
     """
-    load_heads(open_parts(folder))
+    bundle = open_parts(folder)
+    load_heads(bundle)
+    stored_in(bundle)

@@ -18,9 +18,10 @@ from typing import Any
 
 import torch
 
-from balaitous.errors import WeightsError, first_few
+from balaitous.errors import WeightsError, first_few, reason_of
 from balaitous.files import refuse_others, remove_partials, replacing, write_whole
 from balaitous.locks import Lock
+from balaitous.reading.documents import read_json
 
 CHECKPOINT_FILE, RECORD_FILE = "checkpoint.pt", "training.json"
 CHECKPOINT_SECONDS = 120.0  # between two of them
@@ -52,8 +53,7 @@ class Resumable:
         refuse_others(self.folder, self.writes, RECORD_FILE, self.made_by)
         if not self.path.exists():
             return None
-        record = self.folder / RECORD_FILE
-        before, now = flat(json.loads(record.read_bytes()) if record.exists() else {}), flat(self.made_by)
+        before, now = flat(self.record()), flat(self.made_by)
         if changed := [key for key in before | now if before.get(key) != now.get(key)]:
             what = first_few([f"{key} {now.get(key, 'absent')} (was {before.get(key, 'absent')})" for key in changed])
             raise ValueError(
@@ -66,6 +66,27 @@ class Resumable:
             raise WeightsError(
                 f"{self.path}: expected the checkpoint of a training, found a damaged file. Remove it to begin again."
             ) from error
+
+    def record(self) -> Mapping[str, Any]:
+        """The settings that were written down; none of a training that is new.
+
+        Raises
+        ------
+        WeightsError : the file is damaged
+        """
+        path = self.folder / RECORD_FILE
+        try:
+            record = read_json(path, finite=False) if path.exists() else {}
+        except ValueError as error:
+            record, reason = None, reason_of(error)
+        else:
+            reason = "other content"
+        if not isinstance(record, dict):
+            raise WeightsError(
+                f"{path}: expected the settings of a training, found a damaged file ({reason}). Remove it and "
+                f"{CHECKPOINT_FILE} to begin again."
+            )
+        return record
 
     def begin(self) -> None:
         """Make the folder and write the settings down; for the one process that writes, once `load` has agreed.

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,13 +27,20 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from balaitous.errors import WeightsError, reason_of
-from balaitous.files import sha256_of
+from balaitous.files import open_regular, sha256_of
+from balaitous.networks.loading import FRACTIONS
+from balaitous.reading.documents import MAXIMUM_BYTES, parse_json
+from balaitous.weights.card import is_line
 from balaitous.weights.format_1 import as_format_2
 
 FORMAT_VERSION = 2
 BUNDLE_FILE = "bundle.json"
 CARD_FILE = "CARD.md"
 
+MOST_CHARACTERS = 10_000  # of a name or a licence
+SHA256 = re.compile("[0-9a-f]{64}")
+# What safetensors raises: for an unknown type it is one of the others.
+NOT_SAFETENSORS = (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError)
 GIT_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 RESTORE = "Restore the bundle's folder (published weights: `balaitous weights fetch`)."
 
@@ -115,13 +124,12 @@ class Bundle:
 
         Raises
         ------
-        WeightsError : no such network, or the file is missing, not what ``bundle.json`` says, or not safetensors
+        WeightsError : no such network, or the file is missing, not what ``bundle.json`` says, not safetensors, or has
+            a number that is not finite
         """
         path = self._checked(self.networks, network)
-        try:
-            return safetensors.torch.load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise _unreadable(path, error) from None
+        _check_numbers(path, self.networks[network].sha256)
+        return _state_in(path)
 
     def load_arrays(self, name: str) -> dict[str, np.ndarray]:
         """A set of arrays by their names, after its file's hash was found right.
@@ -132,9 +140,13 @@ class Bundle:
         """
         path = self._checked(self.arrays, name)
         try:
-            return safetensors.numpy.load_file(path)
-        except (SafetensorError, OSError) as error:
+            arrays = safetensors.numpy.load_file(path)
+        except NOT_SAFETENSORS as error:
             raise _unreadable(path, error) from None
+        for key, array in arrays.items():
+            if array.dtype.kind in "fc" and not np.isfinite(array).all():
+                raise _not_finite(path, key)
+        return arrays
 
     def _checked(self, records: Mapping[str, FileRecord], name: str) -> Path:
         if name not in records:
@@ -153,9 +165,13 @@ def open_bundle(folder: str | Path) -> Bundle:
     folder = Path(folder)
     path = folder / BUNDLE_FILE
     try:
-        content = path.read_bytes()
         refuse_git_lfs_pointer(path)
-        facts = json.loads(content)
+        with open_regular(path) as file:
+            content = file.read(MAXIMUM_BYTES + 1)
+        if len(content) > MAXIMUM_BYTES:
+            raise ValueError(f"more than {MAXIMUM_BYTES:,} bytes")
+        facts = parse_json(content)
+        json.dumps(facts, ensure_ascii=False).encode()  # a half of a surrogate pair is no text, and cannot be written
     except OSError as error:
         raise _unreadable(path, error) from None
     except ValueError as error:
@@ -169,14 +185,16 @@ def open_bundle(folder: str | Path) -> Bundle:
     if version == 1:
         facts = as_format_2(facts)
     networks, arrays = (_fact(facts, key, dict, path) for key in ("networks", "arrays"))
+    for name in (*networks, *arrays):
+        _check_text(name, "names of networks and arrays", path)
     return Bundle(
-        name=_fact(facts, "name", str, path),
+        name=_text(facts, "name", path),
         folder=folder,
         sha256=hashlib.sha256(content).hexdigest(),
-        licence=_fact(facts, "licence", str, path),
-        intended_use=_fact(facts, "intended_use", str, path),
+        licence=_text(facts, "licence", path),
+        intended_use=_text(facts, "intended_use", path),
         demonstration=_fact(facts, "demonstration", bool, path),
-        model=_fact(facts, "model", str, path),
+        model=_text(facts, "model", path),
         networks={name: _network(_fact(networks, name, dict, path), path) for name in networks},
         arrays={name: _file(_fact(arrays, name, dict, path), path) for name in arrays},
         training=_fact(facts, "training", dict, path),
@@ -197,7 +215,9 @@ def _network(record: dict, path: Path) -> NetworkRecord:
     file = _file(record, path)
     outputs = _fact(record, "outputs", list, path)
     if not all(isinstance(output, str) for output in outputs):
-        raise WeightsError(f"{path}: outputs must be names. Got {outputs} instead. {RESTORE}")
+        raise WeightsError(f"{path}: outputs must be names. Got {str(outputs)[:80]} instead. {RESTORE}")
+    for output in outputs:
+        _check_text(output, "outputs", path)
     return NetworkRecord(
         file.file,
         file.sha256,
@@ -208,19 +228,33 @@ def _network(record: dict, path: Path) -> NetworkRecord:
 
 
 def _file(record: dict, path: Path) -> FileRecord:
-    return FileRecord(_file_name(record, path), _fact(record, "sha256", str, path))
+    name, sha256 = _file_name(record, path), _text(record, "sha256", path)
+    if not SHA256.fullmatch(sha256):
+        raise WeightsError(f"{path}: sha256 must be 64 digits of 0-9 and a-f. Got {sha256[:80]!r} instead. {RESTORE}")
+    return FileRecord(name, sha256)
 
 
 def _fact(record: Any, key: str, kind: type, path: Path) -> Any:
     value = record.get(key) if isinstance(record, dict) else None
     if type(value) is not kind:  # not isinstance: a bool must not pass for an int
-        found = "nothing" if value is None else repr(value)
+        found = "nothing" if value is None else repr(value)[:80]
         raise WeightsError(f"{path}: expected {key!r} ({kind.__name__}), found {found}. {RESTORE}")
     return value
 
 
+def _text(record: Any, key: str, path: Path) -> str:
+    """A fact that stands in messages, tables and names of files."""
+    return _check_text(_fact(record, key, str, path), key, path)
+
+
+def _check_text(text: str, what: str, path: Path) -> str:
+    if not is_line(text) or len(text) > MOST_CHARACTERS:
+        raise WeightsError(f"{path}: {what} must be a line of text. Got {text[:80]!r} instead. {RESTORE}")
+    return text
+
+
 def _file_name(record: dict, path: Path) -> str:
-    name = _fact(record, "file", str, path)
+    name = _text(record, "file", path)
     if name in ("", ".", "..") or "/" in name or "\\" in name:
         raise WeightsError(f"{path}: file must be a name inside the bundle's folder. Got {name!r} instead. {RESTORE}")
     return name
@@ -254,6 +288,27 @@ def forget_hashes() -> None:
     _sha256_once.cache_clear()
 
 
+@lru_cache
+def _check_numbers(path: Path, _sha256: str) -> None:
+    """Refuse a network with a number that is not finite in float32. A content is looked at once a process: 0.3 s/GB."""
+    for key, tensor in _state_in(path).items():
+        if tensor.dtype in FRACTIONS and tensor.numel():
+            ends = tensor.aminmax()  # NaN is both of them; unlike `isfinite` it makes no copy
+            if not all(math.isfinite(end.float()) for end in ends):
+                raise _not_finite(path, key)
+
+
+def _state_in(path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
+    except NOT_SAFETENSORS as error:
+        raise _unreadable(path, error) from None
+
+
+def _not_finite(path: Path, key: str) -> WeightsError:
+    return WeightsError(f"{path}: expected finite numbers, found NaN or infinity in {key}. {RESTORE}")
+
+
 def refuse_git_lfs_pointer(path: Path) -> None:
     """Where Git LFS was not installed, a clone holds a few lines of text instead of each large file.
 
@@ -261,7 +316,7 @@ def refuse_git_lfs_pointer(path: Path) -> None:
     ------
     WeightsError : the file is such a text
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         if file.read(len(GIT_LFS_POINTER)) == GIT_LFS_POINTER:
             raise WeightsError(f"{path}: expected the file, found a Git LFS pointer to it. Run `git lfs pull`.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,6 +50,11 @@ Weights of the model `{facts["model"]}`. Licence: {facts["licence"]}. Made with 
 
 {in_json(facts["metrics"])}
 """
+
+
+def is_line(text: str) -> bool:
+    """Whether a text has no line break, and nothing that steers a terminal or cannot be seen."""
+    return not any(unicodedata.category(each) in ("Cc", "Cf", "Cs", "Zl", "Zp") for each in text)
 
 
 def format_numbers(numbers: Mapping[str, Any]) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
 import os
 import shutil
@@ -19,8 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from balaitous.errors import WeightsError
+from balaitous.errors import WeightsError, one_line
 from balaitous.locks import Lock
+from balaitous.reading.documents import MAXIMUM_BYTES, read_json
 from balaitous.weights.bundle import check_hash, open_bundle
 from balaitous.weights.download import ATTEMPTS, DownloadError, download, forget
 from balaitous.weights.pack import free_folder
@@ -29,6 +29,7 @@ from balaitous.weights.search import bundle_roots, user_cache
 
 log = logging.getLogger(__name__)
 
+LARGEST_FILE = 2**40  # bytes
 Progress = Callable[[str, int, int | None], None]  # file name, bytes so far, bytes in all where known
 
 
@@ -124,7 +125,9 @@ def _downloaded(
         path = whole if whole.exists() else part
         if path is part:
             log.info("downloading %s from %s", file.name, file.url)
-            download(file.url, part, partial(on_progress, file.name) if on_progress else None)
+            # where its exact size is not known, as far as one may be off
+            most = sizes[file.name] if file.name in stated else 2 * file.size_bytes
+            download(file.url, part, partial(on_progress, file.name) if on_progress else None, maximum_bytes=most)
         try:
             origin.append(_identify(file, path, stated.get(file.name)))
         except WeightsError as error:
@@ -160,16 +163,20 @@ def _stated_online(published: PublishedBundle, attempts: int) -> dict[str, dict[
             answer = Path(folder) / "record.json"
             wanted = [file.name for file in published.files if file.record_api == address]
             try:
-                download(address, answer, attempts=attempts)
-                record = {entry["key"]: entry for entry in json.loads(answer.read_bytes())["files"]}
+                download(address, answer, attempts=attempts, maximum_bytes=MAXIMUM_BYTES)
+                record = {entry["key"]: entry for entry in read_json(answer)["files"]}
                 for name in wanted:
                     algorithm, _, value = record[name]["checksum"].partition(":")
                     if algorithm != "md5":
                         raise ValueError(f"checksum of {name} is {algorithm}, not md5")
-                    stated[name] = {"md5": value, "size": int(record[name]["size"])}
+                    if type(size := record[name]["size"]) is not int or not 0 < size <= LARGEST_FILE:
+                        raise ValueError(f"size of {name} is {str(size)[:40]}")
+                    stated[name] = {"md5": value, "size": size}
             except (WeightsError, ValueError, KeyError, TypeError, AttributeError) as error:
                 reason = f"no {error} in the answer" if isinstance(error, KeyError) else str(error).rstrip(".")
-                raise DownloadError(f"the hashes to verify {', '.join(wanted)} could not be had: {reason}.") from None
+                raise DownloadError(
+                    f"the hashes to verify {', '.join(wanted)} could not be had: {one_line(reason)}."
+                ) from None
     return stated
 
 

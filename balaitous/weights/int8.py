@@ -14,6 +14,7 @@ from typing import Any
 from balaitous.errors import WeightsError
 from balaitous.files import new_folder, sha256_of
 from balaitous.networks.int8 import OPENVINO_IS_MISSING, Int8Network
+from balaitous.reading.documents import read_json
 from balaitous.weights.bundle import Bundle, check_hash
 from balaitous.weights.search import user_cache
 
@@ -92,7 +93,9 @@ class Int8Store:
 
     def _facts(self) -> dict[str, Any] | None:
         try:
-            facts = json.loads((self.folder / "int8.json").read_bytes())
+            facts = read_json(self.folder / "int8.json")
+            if not isinstance(facts, dict) or not isinstance(facts.get("files"), dict):
+                raise ValueError("other content")
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:

@@ -23,7 +23,7 @@ from balaitous.errors import WeightsError, reason_of
 from balaitous.files import new_folder, sha256_of
 from balaitous.networks.loading import build_network, check_fit
 from balaitous.weights.bundle import BUNDLE_FILE, CARD_FILE, FORMAT_VERSION, refuse_git_lfs_pointer
-from balaitous.weights.card import RESEARCH_USE, card_of
+from balaitous.weights.card import RESEARCH_USE, card_of, is_line
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
@@ -36,6 +36,10 @@ class Facts:
     ----------
     demonstration : whether its probabilities are for demonstration only
     training, metrics : anything JSON can hold
+
+    Raises
+    ------
+    ValueError : name, licence or intended use are no line of text
     """
 
     name: str
@@ -44,6 +48,11 @@ class Facts:
     demonstration: bool = False
     training: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("name", "licence", "intended_use"):
+            if not is_line(text := getattr(self, name)):
+                raise ValueError(f"{name} must be a line of text. Got {text[:80]!r} instead.")
 
 
 @dataclass(frozen=True)

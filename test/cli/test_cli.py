@@ -133,6 +133,41 @@ def test_arguments_that_make_no_sense_end_with_exit_code_2(arguments, capsys):
     assert "Got " in err or "does not exist" in err
 
 
+@pytest.mark.parametrize("value", ["abc", "nan", "-1", "inf"])
+def test_a_limit_in_the_environment_that_is_none_ends_every_command_with_exit_code_2(value, capsys, monkeypatch):
+    monkeypatch.setenv("BALAITOUS_MAX_GIB", value)
+    for arguments in (("predict", PHANTOM), ("info",)):
+        code, out, err = run(capsys, *arguments)
+        assert (code, out) == (2, "")
+        assert err == f"ERROR: BALAITOUS_MAX_GIB must be a number above 0. Got '{value}' instead.\n"
+
+
+ONE_ROW = '[{"PatientID": "a", "probability_covid": 0.5, "probability_severe": 0.5}]'
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "code", "said"),
+    [
+        ("[" * 100_000, (), 3, "predictions.json: expected JSON, found: more than 100 levels"),
+        ('[{"PatientID": 1, "PatientID": 2}]', (), 3, "the key 'PatientID' twice in one object"),
+        (f"[{'9' * 5000}]", (), 3, "a number of 5,000 digits"),
+        ('[{"PatientID": "a", "probability_covid": 1e999, "probability_severe": NaN}]', (), 3, "[0, 1]"),
+        (ONE_ROW, ("--seed", "-1"), 2, "seed must be from 0 to 4294967295. Got -1 instead."),
+        (ONE_ROW, ("--seed", 2**64), 2, "seed must be from 0"),
+        (ONE_ROW, ("--bootstraps", 10**30), 2, "bootstraps must be from 100 to 1000000. Got 1e+30 instead."),
+        (ONE_ROW, ("--threshold", "nan"), 2, "thresholds must be in [0, 1]. Got nan instead."),
+    ],
+)
+def test_an_evaluation_that_makes_no_sense_ends_in_one_line(tmp_path, capsys, content, arguments, code, said):
+    (tmp_path / "predictions.json").write_text(content)
+    (tmp_path / "reference.csv").write_text("PatientID,probCOVID,probSevere\na,1,0\n")
+    files = ("--predictions", tmp_path / "predictions.json", "--reference", tmp_path / "reference.csv")
+    found, _, err = run(capsys, "evaluate", *files, "--out", tmp_path / "out", *arguments)
+    assert found == code
+    assert said in err
+    assert err.count("\n") == 1
+
+
 def test_weights_that_are_not_what_they_claim_end_with_exit_code_4(tmp_path, capsys):
     bundle = tmp_path / "bundle"
     shutil.copytree(balaitous.weights.search.find_bundle("mini"), bundle)

@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balaitous.cohort.items import Item
+from balaitous.container.answers import PROBABILITY_FILES
 from balaitous.container.grand_challenge import (
-    PROBABILITY_FILES,
     Case,
     find_cases,
     open_output,
     predict_cases,
-    report,
     run_job,
     write_json,
 )
+from balaitous.container.streams import report
 from balaitous.errors import BalaitousError, InputError, NoLungError, WeightsError
 from balaitous.files import write_together
 from balaitous.provenance import Provenance

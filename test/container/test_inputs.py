@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -79,10 +80,38 @@ def test_what_makes_no_sense_is_refused_with_the_socket_that_told_it(tmp_path, i
     assert message in str(raised.value)
 
 
-@pytest.mark.parametrize("content", ["{", "3", '"text"', '{"socket": 1}', "[1]", '[{"socket": "ct"}]', "[" * 100_000])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *[
+            "{",
+            "3",
+            '"text"',
+            '{"socket": 1}',
+            "[1]",
+            '[{"socket": "ct"}]',
+            "[" * 100_000,
+            "[" * 500 + "]" * 500,
+            "[NaN]",
+        ],
+        '[{"socket": {"slug": "age"}, "value": 45, "value": 54}]',
+        f'[{{"socket": {{"slug": "age"}}, "value": {"9" * 5000}}}]',
+    ],
+)
 def test_an_inputs_json_that_is_something_else_is_refused(tmp_path, content):
     (tmp_path / "inputs.json").write_text(content)
     with pytest.raises(InputError, match=r"inputs\.json: expected "):
+        read_inputs(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+def test_pipes_are_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "age.json")
+    with pytest.raises(InputError, match=r"age\.json: expected JSON, cannot read it \(it is a pipe"):
+        told(tmp_path, item("age", None, "age.json"))
+    (tmp_path / "inputs.json").unlink()
+    os.mkfifo(tmp_path / "inputs.json")
+    with pytest.raises(InputError, match=r"inputs\.json: expected JSON, cannot read it \(it is a pipe"):
         read_inputs(tmp_path)
 
 

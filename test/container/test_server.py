@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from balaitous.container.grand_challenge import PROBABILITY_FILES
+from balaitous.container.answers import PROBABILITY_FILES
 from balaitous.errors import BalaitousError
 from helpers import ROOT
 from helpers.commands import run_job

@@ -2,9 +2,13 @@
 
 import json
 import math
+import re
+from contextlib import suppress
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from balaitous.container.grand_challenge import write_answers
 from balaitous.container.submission import read_predictions
@@ -144,4 +148,50 @@ def test_an_output_that_is_no_number_is_no_prediction(tmp_path):
 )
 def test_what_is_wrong_with_a_submission_is_said(tmp_path, jobs, message):
     with pytest.raises(InputError, match=message):
+        read_predictions(write(tmp_path / "predictions.json", jobs))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pk": "../a1"}, "the name of a job's folder as pk, found '../a1'"),
+        ({"pk": "/etc"}, "the name of a job's folder as pk, found '/etc'"),
+        ({"pk": ".."}, "the name of a job's folder as pk, found '..'"),
+        ({"path": "../../secret.json"}, "expected a file in it as probability-covid, found '../../secret.json'"),
+        ({"path": "x/../../secret.json"}, "found '../secret.json'"),
+        ({"path": "/secret.json"}, "found '/secret.json'"),
+    ],
+)
+def test_a_submission_s_list_cannot_have_files_elsewhere_read(tmp_path, changes, message):
+    one = job("P1.mha")
+    one |= {"pk": changes.get("pk", "a1")}
+    for output in one["outputs"]:
+        output["socket"]["relative_path"] = changes.get("path", "x.json")
+    write(tmp_path / "secret.json", "0.5")
+    with pytest.raises(InputError, match=re.escape(message)):
+        read_predictions(write(tmp_path / "predictions.json", [one]))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
+    max_leaves=5,
+)
+SOCKET = st.fixed_dictionaries(
+    {"socket": st.fixed_dictionaries({"slug": st.just("probability-covid-19") | JSON}) | JSON}
+)
+JOB = st.fixed_dictionaries(
+    {"outputs": st.lists(SOCKET | JSON, max_size=2) | JSON},
+    optional={
+        "pk": JSON,
+        "status": JSON,
+        "inputs": st.lists(st.fixed_dictionaries({"image": st.fixed_dictionaries({"name": JSON}) | JSON})) | JSON,
+    },
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@given(st.lists(JOB | JSON, max_size=3))
+def test_whatever_a_list_of_jobs_holds_it_is_read_or_refused_in_words(tmp_path, jobs):
+    with suppress(InputError):
         read_predictions(write(tmp_path / "predictions.json", jobs))

@@ -205,7 +205,7 @@ def test_maps_that_do_not_rise_strictly_are_refused(tmp_path, mini, content):
     out = store(mini, tmp_path / "new", {})
     facts = json.loads((out / "bundle.json").read_text()) | {"calibration": {"covid": content}}
     (out / "bundle.json").write_text(json.dumps(facts))
-    with pytest.raises(WeightsError, match="expected strictly increasing calibration maps"):
+    with pytest.raises(WeightsError, match=r"expected strictly increasing calibration maps|NaN, which is no number"):
         stored_in(open_bundle(out))
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from subprocess import CompletedProcess
 
-from balaitous.container.grand_challenge import PROBABILITY_FILES
+from balaitous.container.answers import PROBABILITY_FILES
 from helpers.commands import run_python
 from helpers.scripted import by_first_letter
 

@@ -33,6 +33,7 @@ from helpers.waiting import PATIENCE_SECONDS, wait_until
 
 UNET, CT, IMAGENET = "unet_r231-d5d2fc3d.pth", "vitl_16_ct.pth", "vitl_16_pt22k.pth"
 RECORD = "/api/records/1"
+MOST = 1 << 30  # bytes: more than any file here has
 
 
 class Server(ThreadingHTTPServer):
@@ -240,7 +241,7 @@ def test_a_damaged_bundle_is_not_taken_for_the_published_one(published, server, 
 def test_a_passing_fault_is_overcome(server, tmp_path, fault):
     path = f"/files/{UNET}"
     server.faults[path] = [fault] * (1 if fault == "redirect" else 2)
-    download(server.url + path, tmp_path / "unet.part")
+    download(server.url + path, tmp_path / "unet.part", maximum_bytes=MOST)
     assert (tmp_path / "unet.part").read_bytes() == server.content[path]
 
 
@@ -275,7 +276,8 @@ def test_a_killed_download_resumes_and_only_the_rest_is_sent(server, tmp_path):
     path, body = f"/files/{CT}", server.content[f"/files/{CT}"]
     server.faults[path] = ["stall"]
     part = tmp_path / "ct.part"
-    code = f"from balaitous.weights.download import *; download({server.url + path!r}, Path({str(part)!r}))"
+    call = f"download({server.url + path!r}, Path({str(part)!r}), maximum_bytes={MOST})"
+    code = f"from balaitous.weights.download import *; {call}"
     process = subprocess.Popen([sys.executable, "-c", code])
     wait_until(lambda: part.exists() and part.stat().st_size >= 1 << 20, process)
     process.send_signal(signal.SIGKILL)
@@ -283,7 +285,7 @@ def test_a_killed_download_resumes_and_only_the_rest_is_sent(server, tmp_path):
     kept = part.stat().st_size
     assert 0 < kept < len(body)
     server.sent.clear()
-    download(server.url + path, part)
+    download(server.url + path, part, maximum_bytes=MOST)
     assert part.read_bytes() == body
     assert server.asked(CT)[-1] == f"bytes={kept}-"
     assert server.sent[path] == len(body) - kept
@@ -308,9 +310,9 @@ def test_a_file_that_changed_in_between_is_not_mixed(server, tmp_path):
     path, part = f"/files/{CT}", tmp_path / "ct.part"
     server.faults[path] = ["truncate", "404"]
     with pytest.raises(WeightsError, match="404"):
-        download(server.url + path, part)
+        download(server.url + path, part, maximum_bytes=MOST)
     server.content[path] = bytes(reversed(server.content[path]))
-    download(server.url + path, part)
+    download(server.url + path, part, maximum_bytes=MOST)
     assert part.read_bytes() == server.content[path]
 
 
@@ -318,7 +320,7 @@ def test_a_file_that_changed_in_between_is_not_mixed(server, tmp_path):
 def test_a_part_that_is_already_long_enough_is_settled(server, tmp_path, surplus):
     body, part = server.content[f"/files/{UNET}"], tmp_path / "unet.part"
     part.write_bytes(body + b"?" * surplus)
-    download(f"{server.url}/files/{UNET}", part)
+    download(f"{server.url}/files/{UNET}", part, maximum_bytes=MOST)
     assert part.read_bytes() == body
 
 
@@ -337,9 +339,9 @@ def test_a_connection_that_keeps_breaking_is_given_up_and_what_came_is_kept(publ
 
 def test_a_silent_server_is_not_waited_for_without_end(server, tmp_path, monkeypatch):
     monkeypatch.setattr(download_module, "TIMEOUT_S", 0.05)
-    server.faults[f"/files/{UNET}"] = ["stall"] * 9
+    server.faults[f"/files/{UNET}"] = ["stall"] * 99  # each sends half of what is left, until that is nothing
     with pytest.raises(WeightsError, match="timed out"):
-        download(f"{server.url}/files/{UNET}", tmp_path / "unet.part")
+        download(f"{server.url}/files/{UNET}", tmp_path / "unet.part", maximum_bytes=MOST)
 
 
 @pytest.mark.parametrize("status", ["401", "403", "404", "410"])
@@ -416,8 +418,9 @@ def test_a_corrupt_file_is_deleted_and_the_next_fetch_mends_it(published, server
 
 def test_a_longer_file_is_refused(published, server, out):
     server.content[f"/files/{CT}"] += b"surplus"
-    with pytest.raises(WeightsError, match=r"expected [\d,]+ bytes, found"):
+    with pytest.raises(WeightsError, match=r"expected at most [\d,]+ bytes, found [\d,]+. It is not the published"):
         fetch(published, out)
+    assert not (downloads(out) / f"{CT}.part").exists()
 
 
 def test_an_encrypted_address_is_never_left_for_an_open_one(server, tmp_path, monkeypatch):
@@ -427,11 +430,11 @@ def test_an_encrypted_address_is_never_left_for_an_open_one(server, tmp_path, mo
     address = server.url.replace("http:", "https:") + path
     server.faults[path] = ["redirect"]
     with pytest.raises(WeightsError, match=r"https:\S+ redirects to http:\S+, which is not encrypted; not followed"):
-        download(address, part)
+        download(address, part, maximum_bytes=MOST)
     assert server.sent == {}
     assert not part.exists()
     server.faults[path] = ["redirect encrypted"]
-    download(address, part)
+    download(address, part, maximum_bytes=MOST)
     assert part.read_bytes() == server.content[path]
     assert [asked for asked, _ in server.requests][-1] == f"/elsewhere{path}"
 

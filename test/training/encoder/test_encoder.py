@@ -207,6 +207,18 @@ def test_recipes_in_the_package_can_be_read(name):
         ("epochs = ", "expected a recipe"),
         ("epochs = 0", "at least 1"),
         ('precision = "fp8"', "fp32, bf16, fp16"),
+        ("learning_rate = nan", "learning_rate must be like 0.0005, numbers from 0 to 2147483647. Got nan"),
+        ("learning_rate = inf", "Got inf"),
+        ("seed = -1", "seed must be like 0"),
+        ("batch = 1.5", "batch must be like 64"),
+        ("batch = true", "Got True"),
+        (f"batch = {'9' * 400}", "Got 9999"),
+        (f"batch = {'9' * 5000}", "expected a recipe"),
+        ("weight_decay = [0.1]", "weight_decay must be like"),
+        ("weight_decay = [0.1, [0.2]]", "weight_decay must be like"),
+        ("ibot = 3", "ibot must be like"),
+        ("ibot = " + "[" * 10_000, "expected a recipe"),
+        ("seed = 1\nseed = 2", "expected a recipe"),
     ],
 )
 def test_a_wrong_recipe_is_refused_in_words(tmp_path, text, complaint):
