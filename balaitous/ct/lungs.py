@@ -241,4 +241,4 @@ def dropped_share(found: NDArray[np.uint8], labels: NDArray[np.uint8], kept_voxe
     kept_voxels : of `labels`, once they are cleaned
     """
     dropped = np.count_nonzero((found > 0) & (labels == 0)) + np.count_nonzero(labels) - kept_voxels
-    return 100 * dropped / max(np.count_nonzero(found), 1)
+    return float(100 * dropped / max(int(np.count_nonzero(found)), 1))

@@ -128,7 +128,7 @@ def largest_detour(apart: Mapping[int, NDArray[np.float64]]) -> float | None:
     ----------
     apart : `differences` by how many slices lie between
     """
-    ratios = []
+    ratios: list[float] = []
     for run in range(1, LONGEST_RUN + 1):
         past = apart[run + 1]
         there = np.minimum(apart[1][: len(past)], apart[1][run:])
@@ -141,7 +141,7 @@ def largest_reversal(apart: Mapping[int, NDArray[np.float64]]) -> float | None:
 
     Two slices that changed places are such a run. None where there are too few slices.
     """
-    ratios = []
+    ratios: list[float] = []
     for run in range(2, LONGEST_RUN + 1):
         across = apart[run]
         there_and_on = apart[1][: max(len(across) - 1, 0)] + apart[1][run:]
@@ -168,7 +168,7 @@ def padded_edge(hu: NDArray) -> float:
         stretches = length // STRETCH
         each = edge[:, :, : stretches * STRETCH].reshape(slices, depth, stretches, STRETCH)
         low, high = each.min(axis=(1, 3)), each.max(axis=(1, 3))
-        alike += np.count_nonzero((high - 1 <= low) & (low > NO_AIR_HU))
+        alike += int(np.count_nonzero((high - 1 <= low) & (low > NO_AIR_HU)))
         count += low.size
     return 100 * alike / max(count, 1)
 
