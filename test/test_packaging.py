@@ -46,7 +46,8 @@ def test_the_image_holds_the_weights_of_its_model_and_no_others():
 
 
 @pytest.mark.parametrize(
-    "path", ["process.py", "balaitous/cli/info.py", "requirements.lock", "tools/requirements.lock"]
+    "path",
+    ["process.py", "balaitous/cli/info.py", "balaitous/ct/chest.npy", "requirements.lock", "tools/requirements.lock"],
 )
 def test_what_the_image_is_built_of_is_in_its_context(path):
     assert in_context(path)

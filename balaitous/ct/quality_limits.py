@@ -120,7 +120,7 @@ LIMITS: Mapping[str, Limits] = {
     # Supine, on CT: 4.1 ± 1.2 l [Cressoni], 4.7 ± 1.2 l [Cheng]. Breathing out and pneumonia halve it, emphysema adds;
     # the severest, who matter most here, keep some tenths of a litre of air. Blobs found by mistake have millilitres.
     "lung_volume": Limits("lung volume", "l", (1.5, 10), (0.2, 14), f"little lung found; {LOOK}", f"too much; {LOOK}"),
-    # Real: 0 to 10, the most where one lung has collapsed; with an empty slice in the middle of the lungs: 31 to 46.
+    # Real: 0 to 10, the most where one lung has collapsed; with an empty slice in the middle of the lungs: 15 to 50.
     "lung_dropped": Limits(
         "lung that was found and left out again, as not joined to the rest or without air",
         "%",
