@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import glob
 import hashlib
+import io
 import os
 import secrets
 import shutil
@@ -147,7 +148,7 @@ def _sync(folder: Path) -> None:
             os.close(descriptor)
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> io.BufferedReader:
     """Open a file of the user's to read its bytes; not a pipe or a device, where reading may wait for ever.
 
     Raises

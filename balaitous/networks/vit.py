@@ -32,7 +32,8 @@ class ClassTokenEncoder(nn.Module):
 
         # norm and head are left out: no weight is stored, loaded or moved that never runs
         vit: Any = timm.create_model(timm_name, pretrained=False, num_classes=0, depth=blocks)
-        if not isinstance(vit, timm.models.VisionTransformer) or vit.cls_token is None:
+        is_plain = isinstance(vit, timm.models.VisionTransformer) and vit.cls_token is not None
+        if not is_plain:
             raise ValueError(f"timm_name must be a plain ViT with a class token. Got {timm_name!r} instead.")
         self.patch_embed: nn.Module = vit.patch_embed
         self.cls_token: nn.Parameter = vit.cls_token

@@ -67,7 +67,7 @@ class _Paced(io.RawIOBase):
 class _Response(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:
         super().__init__(sock, *arguments, **options)
-        self.fp = io.BufferedReader(_Paced(self.fp.detach()))  # type: ignore[attr-defined]
+        self.fp = io.BufferedReader(_Paced(self.fp.detach()))
 
 
 class _Connection(http.client.HTTPConnection):
