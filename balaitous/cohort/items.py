@@ -17,12 +17,12 @@ from pydicom.errors import InvalidDicomError
 from balaitous.cohort.addresses import is_url, reachable, redacted
 from balaitous.errors import InputError, reason_of
 from balaitous.reading.csv_files import bytes_of, parse_csv
-from balaitous.reading.dicom_files import START_BYTES, to_elements
+from balaitous.reading.dicom.files import START_BYTES, to_elements
+from balaitous.reading.dicom.studies import Tree, tree_of
 from balaitous.reading.headers import IMAGE_ENDINGS
 from balaitous.reading.integrity import is_litter
 from balaitous.reading.patient import Patient, age_told, parse_age, resolve, sex_told
 from balaitous.reading.pictures import DICOM_ENDINGS, PICTURE_ENDINGS
-from balaitous.reading.studies import Tree, tree_of
 
 if TYPE_CHECKING:
     import fsspec

@@ -31,11 +31,11 @@ from balaitous.ct.slices import (
     slice_of,
 )
 from balaitous.errors import InputError
-from balaitous.reading.dicom_files import ENHANCED_CT_CLASSES, START_BYTES, read_header
+from balaitous.reading.dicom.files import ENHANCED_CT_CLASSES, START_BYTES, read_header
+from balaitous.reading.dicom.studies import two_apart
 from balaitous.reading.integrity import check_inside, files_below
 from balaitous.reading.limits import in_time
 from balaitous.reading.patient import Patient
-from balaitous.reading.studies import two_apart
 
 HEADER_TAGS: list[BaseTag | int] = [
     Tag(keyword)

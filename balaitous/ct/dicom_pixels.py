@@ -15,8 +15,8 @@ from scipy import ndimage
 from balaitous.ct.enhanced import stored_frames
 from balaitous.ct.plausibility import FLOOR_HU, check_hounsfield
 from balaitous.ct.slices import Slice
+from balaitous.reading.dicom.pixel_data import Stored, check_declared, read_stored
 from balaitous.reading.limits import in_time
-from balaitous.reading.pixel_data import Stored, check_declared, read_stored
 
 HIGHEST_TISSUE_HU = 3071  # metal included, where a scanner has 12 bits
 

@@ -24,9 +24,8 @@ from pydicom.uid import ImplicitVRLittleEndian
 
 from balaitous.ct.slices import SLICE_KEYWORDS, SLICE_NOTES, Slice, has_geometry, slice_of
 from balaitous.errors import InputError
-from balaitous.reading.dicom_files import ENHANCED_CT_CLASSES, read_header
-from balaitous.reading.limits import SIZE_VARIABLE, maximum_bytes, maximum_voxels
-from balaitous.reading.pixel_data import (
+from balaitous.reading.dicom.files import ENHANCED_CT_CLASSES, read_header
+from balaitous.reading.dicom.pixel_data import (
     IMAGE_TAGS,
     ITEM_TAGS,
     MAXIMUM_ITEMS,
@@ -35,6 +34,7 @@ from balaitous.reading.pixel_data import (
     clear_about,
     stored_numbers,
 )
+from balaitous.reading.limits import SIZE_VARIABLE, maximum_bytes, maximum_voxels
 
 SHARED, PER_FRAME = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
 GROUPS = {  # what a single-frame header says at its top, by the group that holds it

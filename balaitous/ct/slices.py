@@ -20,9 +20,9 @@ from pydicom.multival import MultiValue
 
 from balaitous.ct.plausibility import DIRECTION_TOLERANCE
 from balaitous.errors import InputError
+from balaitous.reading.dicom.studies import ORIGIN_KEYWORDS, Origin, origin_of
 from balaitous.reading.limits import SIZE_VARIABLE, maximum_voxels
 from balaitous.reading.patient import Patient, from_header
-from balaitous.reading.studies import ORIGIN_KEYWORDS, Origin, origin_of
 
 AXIAL_COSINE = math.cos(math.radians(30))  # a slice counts as axial when its normal is within 30° of the body's axis
 SPACING_TOLERANCE_MM = 1e-3  # of the pixel spacing between the slices of a series

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from balaitous.errors import InputError, first_few
-from balaitous.reading.dicom_files import looks_like_dicom
+from balaitous.reading.dicom.files import looks_like_dicom
 from balaitous.reading.headers import IMAGE_ENDINGS
 from balaitous.reading.integrity import MAXIMUM_DEPTH, files_below, is_litter
 from balaitous.reading.limits import SIZE_VARIABLE, in_time, maximum_bytes

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from balaitous.errors import InputError
 from balaitous.files import sha256_of
-from balaitous.reading.dicom_files import looks_like_dicom
+from balaitous.reading.dicom.files import looks_like_dicom
 from balaitous.reading.headers import locate_voxels, voxel_file_of
 from balaitous.reading.integrity import files_below
 

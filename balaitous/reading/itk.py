@@ -34,7 +34,7 @@ def quiet_and_clear() -> Iterator[None]:
 
 
 def read_dicom_pixels(file: Path) -> np.ndarray:
-    """What GDCM makes of a DICOM file that is safe to read (`balaitous.reading.pixel_data`): (1, Y, X) or (1, Y, X, 3).
+    """What GDCM makes of a DICOM file that is safe to read (`dicom.pixel_data`): (1, Y, X) or (1, Y, X, 3).
 
     Rescale slope and intercept, MONOCHROME1, palettes and YBR are applied, unused bits left out.
 

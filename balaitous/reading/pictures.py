@@ -24,8 +24,8 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from balaitous.errors import InputError, one_line
 from balaitous.memory import is_out_of_memory
-from balaitous.reading.dicom_files import DICOM_MARK
-from balaitous.reading.dicom_picture import read_frame
+from balaitous.reading.dicom.files import DICOM_MARK
+from balaitous.reading.dicom.picture import read_frame
 from balaitous.reading.greys import coloured_share, of_colour, of_full_range, of_own_range
 from balaitous.reading.integrity import CHUNK_BYTES, check_is_data
 from balaitous.reading.limits import in_time, maximum_pixels

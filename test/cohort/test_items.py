@@ -8,8 +8,8 @@ from balaitous.cohort.addresses import local_copy
 from balaitous.cohort.items import Item, list_items
 from balaitous.ct.volume import read_ct
 from balaitous.errors import InputError
+from balaitous.reading.dicom.studies import Origin
 from balaitous.reading.patient import Patient, resolve
-from balaitous.reading.studies import Origin
 from helpers.dicom import hu_volume, write_series
 from helpers.rows import SEVERITY
 
@@ -152,7 +152,7 @@ def test_large_cohorts_are_listed_without_looking_at_every_pair_of_folders(tmp_p
     compared = []
     monkeypatch.setattr(Origin, "contradicts", lambda one, other: compared.append(1) or one.study != other.study)
     monkeypatch.setattr(
-        "balaitous.reading.studies.origin_in", lambda files: Origin(b"", str(files[0]).encode(), b"", b"")
+        "balaitous.reading.dicom.studies.origin_in", lambda files: Origin(b"", str(files[0]).encode(), b"", b"")
     )
     for number in range(count):
         touch(tmp_path / f"{number:03d}" / "slice")

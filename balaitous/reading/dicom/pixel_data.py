@@ -38,7 +38,7 @@ from pydicom.uid import (
 
 from balaitous.errors import InputError
 from balaitous.memory import is_out_of_memory
-from balaitous.reading.dicom_files import read_file_meta
+from balaitous.reading.dicom.files import read_file_meta
 from balaitous.reading.integrity import DEFLATE_MAXIMUM_RATIO
 from balaitous.reading.itk import read_dicom_pixels
 

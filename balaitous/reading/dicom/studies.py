@@ -16,7 +16,7 @@ import pydicom.config
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.tag import BaseTag, Tag
 
-from balaitous.reading.dicom_files import CT_CLASSES, read_header
+from balaitous.reading.dicom.files import CT_CLASSES, read_header
 from balaitous.reading.integrity import files_below
 
 ORIGIN_KEYWORDS = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")

@@ -8,7 +8,7 @@ import pydicom
 import pytest
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from balaitous.reading.dicom_files import looks_like_dicom
+from balaitous.reading.dicom.files import looks_like_dicom
 from fuzz import dicom as dicom_target
 from helpers.dicom import hu_volume, write_series
 

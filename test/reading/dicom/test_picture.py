@@ -29,7 +29,7 @@ from pydicom.uid import (
 )
 
 from balaitous.errors import InputError
-from balaitous.reading.dicom_picture import look_up, window
+from balaitous.reading.dicom.picture import look_up, window
 from balaitous.reading.pictures import read_picture
 
 RNG = np.random.default_rng(0)

@@ -11,7 +11,7 @@ from pydicom.uid import SecondaryCaptureImageStorage
 
 from balaitous.ct.volume import read_ct
 from balaitous.errors import InputError
-from balaitous.reading.studies import Origin, are_one, origin_in, two_apart
+from balaitous.reading.dicom.studies import Origin, are_one, origin_in, two_apart
 from helpers.dicom import hu_volume, write_series
 
 ids = st.sampled_from([b"", b"1", b"2"])

@@ -2,7 +2,7 @@
 
 Stored numbers become grey in the order of DICOM PS3.4, N.2: modality (rescale, or a table), then values of interest (a
 table, else a window), then the presentation (MONOCHROME1 is inverted). Pixels are decoded by GDCM, which gets a copy
-that is safe to read, as the slices of a CT do (`balaitous.reading.pixel_data`).
+that is safe to read, as the slices of a CT do (`balaitous.reading.dicom.pixel_data`).
 
 References
 ----------
@@ -28,13 +28,13 @@ from pydicom.uid import UID, SecondaryCaptureImageStorage
 
 from balaitous.errors import InputError
 from balaitous.memory import is_out_of_memory
+from balaitous.reading.dicom.pixel_data import BITS_ALLOCATED, check_pixels, describe_file, read_elements
 from balaitous.reading.greys import of_colour, of_full_range, of_own_range
 from balaitous.reading.integrity import DEFLATE_MAXIMUM_RATIO
 from balaitous.reading.itk import read_dicom_pixels
 from balaitous.reading.patient import Patient, from_header
 from balaitous.reading.picture_files import check_ratio, check_size
 from balaitous.reading.picture_files.jpeg import MAXIMUM_SCANS
-from balaitous.reading.pixel_data import BITS_ALLOCATED, check_pixels, describe_file, read_elements
 
 PALETTE = [
     f"{colour}PaletteColorLookupTable{part}" for colour in ("Red", "Green", "Blue") for part in ("Descriptor", "Data")
