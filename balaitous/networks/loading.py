@@ -9,11 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from balaitous.errors import WeightsError
+from balaitous.networks.classifier import Classifier
 from balaitous.networks.unet import UNet
 from balaitous.networks.vit import ClassTokenEncoder
 
 # The network of each kind that bundles name. Its constructor's parameters are the keys of its architecture.
-KINDS: Mapping[str, type[nn.Module]] = {"unet": UNet, "vit": ClassTokenEncoder}
+KINDS: Mapping[str, type[nn.Module]] = {
+    "unet": UNet,
+    "vit": ClassTokenEncoder,
+    "timm": Classifier,
+}
 
 SHOWN = 3  # names of tensors that a message shows of each fault
 AGAIN = "Fetch or pack the bundle again."
@@ -49,7 +54,8 @@ def build_network(architecture: Mapping[str, Any], *, source: str = "architectur
 
     Parameters
     ----------
-    architecture : ``{"kind": "unet", "classes", "depth", "width"}`` or ``{"kind": "vit", "timm_name", "blocks"}``
+    architecture : ``{"kind": "unet", "classes", "depth", "width"}``, ``{"kind": "vit", "timm_name", "blocks"}`` or
+        ``{"kind": "timm", "timm_name", "outputs"}``
     source : the file and the network, for the message
 
     Raises
