@@ -35,7 +35,7 @@ def test_a_bundle_rebuilds_it_strictly():
 
 
 def test_a_backbone_that_timm_does_not_know_is_refused():
-    with pytest.raises(WeightsError, match="timm_name must be an architecture of timm. Got 'hf-hub:x/y'"):
+    with pytest.raises(WeightsError, match=r"timm_name must be an architecture of timm\. Got 'hf-hub:x/y'"):
         build_network(LITE | {"timm_name": "hf-hub:x/y"})
 
 
