@@ -182,8 +182,9 @@ MODELS: dict[str, Model] = {
             limits="balaitous.slices.limits:LIMITS",
             checking="balaitous.slices.parts:check_parts",
             citation="Liu et al. 2020, medRxiv 2020.05.11.20097907 (LA-DNN)",
-            good_for="Trained on slices cut from figures of preprints, whose lesions are those of the captions: it knows "
-            "these sources, and other scanners and other pneumonias little. Research use only, not for diagnosis.",
+            good_for="Trained on slices cut from figures of preprints, whose lesions are those of the captions: it "
+            "knows these sources well, other scanners and other pneumonias little. Research use only, not for "
+            "diagnosis.",
         ),
     )
 }

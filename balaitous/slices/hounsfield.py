@@ -58,9 +58,9 @@ def stored_hu(values: NDArray, bits: int) -> NDArray[np.float32] | None:
 def lung_slices(hu: NDArray) -> NDArray[np.int64]:
     """Indices of the axial slices that show lungs; empty if none does.
 
-    Lung is what holds air in the body's box, but for what is as thin as air and touches the rim. A slice shows lungs where they take at
-    least `LEAST_SHARE` of the body's box and `LEAST_OF_LARGEST` of what they take where they are largest: apex, bowel
-    and stomach have less.
+    Lung is what holds air in the body's box, but for what is as thin as air and touches the rim. A slice shows lungs
+    where they take at least `LEAST_SHARE` of the body's box and `LEAST_OF_LARGEST` of what they take where they are
+    largest: apex, bowel and stomach have less.
 
     Parameters
     ----------

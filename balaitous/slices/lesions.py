@@ -1,7 +1,8 @@
 """What the slices model names, and how the tables of COVID-CT spell it.
 
-In these tables a cell holds its own token where the finding is there, and else nothing. Two spellings of every token are
-about; both mean the same. A token that is neither is an error: to drop it would be to learn that the lesion is absent.
+In these tables a cell holds its own token where the finding is there, and else nothing. Two spellings of every token
+are about; both mean the same. A token that is neither is an error: to drop it would be to learn that the lesion is
+absent.
 
 References
 ----------
@@ -10,7 +11,9 @@ Liu et al. 2020, medRxiv 2020.05.11.20097907 (LA-DNN); Yang et al. 2020, arXiv:2
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 
 COVID = "covid"
 OUTPUTS: Mapping[str, str] = {
@@ -66,3 +69,21 @@ def finding_of(text: str, output: str) -> float:
     if found in ("1", "10") or OUTPUT_OF.get(found) == output:
         return 1.0
     raise ValueError(f"{output} must be one of {', '.join(SPELLINGS[output])}, 1, 0 or empty. Got {text!r} instead.")
+
+
+def tells_of_absence(columns: Sequence[str]) -> bool:
+    """Whether an empty cell of a table with these columns means that a finding is not there.
+
+    It does in the published tables, which are known by how they spell COVID-19; elsewhere it is not known.
+    """
+    return any(plain(column) in ("cvd19", "c0vid19") for column in columns)
+
+
+PREPRINT = re.compile(r"\d{4}\.\d{2}\.\d{2}\.\d+")  # of medRxiv and bioRxiv, with the date
+
+
+def group_of(file: str) -> str:
+    """What a slice of COVID-CT belongs to by its name: its preprint, or its figure, before ``%``; else itself."""
+    stem = PurePath(file).stem
+    preprint = PREPRINT.match(stem)
+    return preprint[0] if preprint else stem.partition("%")[0]

@@ -11,7 +11,7 @@ CT_CHECKS = ("air_peak", "soft_tissue_peak", "slice_spacing")  # of a CT whose s
 
 LIMITS: Mapping[str, Limits] = {
     **{name: quality_limits.LIMITS[name] for name in CT_CHECKS},
-    # A vessel of 3 mm is one pixel where 400 mm are 128 of them. COVID-CT has slices of 61 to 1,225 rows (shorter side).
+    # A vessel of 3 mm is one pixel where 400 mm are 128 of them.
     "smaller_side": Limits(
         "smaller side",
         "pixels",

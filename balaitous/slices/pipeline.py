@@ -1,7 +1,7 @@
 """COVID-19 and five kinds of lesion from 2-D CT slices (LA-DNN): a picture in, six probabilities and maps out.
 
-One backbone, pooled, and one linear layer to six logits: the first is COVID-19, the others are the lesions. A CT is read
-as its axial slices that show lungs, and answered by the mean over them.
+One backbone, pooled, and one linear layer to six logits: the first is COVID-19, the others are the lesions. A CT is
+read as its axial slices that show lungs, and answered by the mean over them.
 
 References
 ----------
@@ -66,7 +66,7 @@ class SlicePrediction:
     probabilities : of each output, by its name; of a CT the means over its slices
     logits : (slices, 6) as the network gave them, before calibration, in the order of `OUTPUTS`
     slice_probabilities : (slices, 6)
-    indices, z_mm : of the slices in the CT, counted from the feet, and where they lie (LPS); (0,) and (NaN,) of a picture
+    indices, z_mm : of the slices in the CT, counted from the feet, and where they lie (LPS); 0 and NaN of a picture
     slices_in_item : of the CT as it was read; 1 of a picture
     slices : each (Y, X) float32 grey in [0, 1] at its own size: what the network saw, before it was resized
     maps_of : makes the maps of one of the slices; see `maps`

@@ -1,4 +1,4 @@
-"""What a picture, a CT or an array becomes before the network sees it: grey slices from black to white, and their checks.
+"""What a picture, a CT or an array becomes before the network sees it: grey slices, and their checks.
 
 Nothing here imports PyTorch.
 """
@@ -110,8 +110,8 @@ def picture_of_array(grey: NDArray) -> Picture:
         raise ValueError(f"array must be grey (Y, X). Got shape {grey.shape} of {grey.dtype} instead.")
     if not (grey.min() >= 0 and grey.max() <= 1):  # NaN is not either
         raise ValueError(
-            f"array must be grey in [0, 1], black to white. Got {grey.min():g} … {grey.max():g} instead; a CT slice in HU "
-            "becomes that by balaitous.slices.hounsfield.lung_window."
+            f"array must be grey in [0, 1], black to white. Got {grey.min():g} … {grey.max():g} instead; a CT slice in "
+            "HU becomes that by balaitous.slices.hounsfield.lung_window."
         )
     grey = grey.astype(np.float32)
     return Picture(grey, grey, 0.0, None, IN_MEMORY, "", Patient(), 32, ())
@@ -142,8 +142,8 @@ def of_ct(ct: CT, strict: bool) -> PreparedSlices:
     indices = lung_slices(ct.hu)
     if not len(indices):
         raise NoLungError(
-            f"no lung found in {ct.name} ({len(ct.hu)} slices, {ct.hu.min():g}…{ct.hu.max():g} HU). Is it a chest CT in "
-            "Hounsfield units?"
+            f"no lung found in {ct.name} ({len(ct.hu)} slices, {ct.hu.min():g}…{ct.hu.max():g} HU). Is it a chest CT "
+            "in Hounsfield units?"
         )
     z_mm = tuple(
         ct.grid.origin_mm[2] + float(ct.grid.direction[8] * ct.grid.spacing_mm[2] * index) for index in indices

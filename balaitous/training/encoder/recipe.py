@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from balaitous.errors import InputError
+from balaitous.training import recipes
 from balaitous.training.encoder.ibot import IbotSettings
 from balaitous.training.encoder.views import ViewSettings
 from balaitous.training.resume import cosine
@@ -83,33 +80,8 @@ def check_views(recipe: Recipe, patch: int) -> None:
 
 
 def read_recipe(recipe: str | Path) -> Recipe:
-    """A recipe by name ("stoic", "mini"), or from a TOML file; what it leaves out keeps its default.
-
-    Raises
-    ------
-    InputError : missing, no TOML, or a name or value that no recipe has
-    """
-    named = FOLDER / f"{recipe}.toml"
-    path = named if named.exists() else Path(recipe)
-    try:
-        return from_mapping(Recipe, tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        names = ", ".join(sorted(each.stem for each in FOLDER.glob("*.toml")))
-        raise InputError(f"{recipe}: expected a recipe ({names}, or a TOML file), found: {error}.") from None
-
-
-def from_mapping(kind: type, content: Mapping[str, Any]) -> Any:
-    """A dataclass from what a file says of its fields; lists become tuples, tables dataclasses."""
-    known = {each.name: each for each in fields(kind)}
-    if unknown := sorted(content.keys() - known.keys()):
-        raise ValueError(f"unknown {', '.join(unknown)} (known: {', '.join(known)})")
-    values = {}
-    for name, value in content.items():
-        default = getattr(kind(), name)
-        if is_dataclass(default):
-            value = from_mapping(type(default), value)
-        values[name] = tuple(value) if isinstance(value, list) else value
-    return kind(**values)
+    """A recipe by name ("stoic", "mini"), or from a TOML file, as `balaitous.training.recipes.read_recipe`."""
+    return recipes.read_recipe(Recipe, recipe, FOLDER)
 
 
 @dataclass(frozen=True)
