@@ -17,12 +17,12 @@ from balaitous.ct.quality import histogram, peak
 
 LUNG_WINDOW_HU = (-1350.0, 150.0)  # level −600, width 1500
 STORED_OFFSET_HU = 1024  # of unsigned pictures: 0 is −1024 HU
-AIR_HU, TISSUE_HU = (FLOOR_HU, -800), (-20, 110)  # where the peaks of air, or lung, and of muscle are; fat is below
+AIR_HU, TISSUE_HU = (FLOOR_HU, -800), (-20, 120)  # where the peaks of air, or lung, and of muscle are; fat is below
 PEAKS_APART_HU = (900.0, 1100.0)
 LARGEST_HU = 4095 - STORED_OFFSET_HU  # of 12 bits, which scanners store; metal reaches it
 
 HOLDS_AIR_HU = -500  # between lung and tissue
-OUTSIDE_HU = -900  # the mean of air around the body is below, that of lung above
+OUTSIDE_HU = -930  # the mean of air around the body is below, that of lung above
 LEAST_SHARE = 0.05  # of the body's pixels that are lung, in a slice that shows lungs
 LEAST_OF_LARGEST = 0.25  # of the lung's area in the slice that shows most of it
 STEP = 2  # every other pixel tells how much lung there is
@@ -50,7 +50,9 @@ def stored_hu(values: NDArray, bits: int) -> NDArray[np.float32] | None:
     hu = values.astype(np.float32) - STORED_OFFSET_HU
     counts = histogram(hu[None])
     air, tissue = peak(counts, *AIR_HU), peak(counts, *TISSUE_HU)
-    if air is None or tissue is None or not PEAKS_APART_HU[0] <= tissue - air <= PEAKS_APART_HU[1]:
+    if air is None or tissue is None or tissue in TISSUE_HU:  # at an end there is a slope, and no peak
+        return None
+    if not PEAKS_APART_HU[0] <= tissue - air <= PEAKS_APART_HU[1]:
         return None
     return hu
 
@@ -58,9 +60,9 @@ def stored_hu(values: NDArray, bits: int) -> NDArray[np.float32] | None:
 def lung_slices(hu: NDArray) -> NDArray[np.int64]:
     """Indices of the axial slices that show lungs; empty if none does.
 
-    Lung is what holds air in the body's box, but for what is as thin as air and touches the rim. A slice shows lungs
-    where they take at least `LEAST_SHARE` of the body's box and `LEAST_OF_LARGEST` of what they take where they are
-    largest: apex, bowel and stomach have less.
+    Lung is what holds air in the body's box, but for what reaches a corner of it, as the air around a round body does,
+    or is as thin as air and touches the rim. A slice shows lungs where they take at least `LEAST_SHARE` of the box and
+    `LEAST_OF_LARGEST` of what they take where they are largest: apex, bowel and stomach have less.
 
     Parameters
     ----------
@@ -73,8 +75,8 @@ def lung_slices(hu: NDArray) -> NDArray[np.int64]:
         sizes = np.bincount(parts.ravel(), minlength=count + 1)
         sums = np.bincount(parts.ravel(), body.ravel(), minlength=count + 1)
         rim = np.unique(np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]))
-        sizes[0] = 0
-        sizes[rim[sums[rim] < OUTSIDE_HU * sizes[rim]]] = 0
+        outside = rim[sums[rim] < OUTSIDE_HU * sizes[rim]]
+        sizes[[0, *outside, *parts[[0, 0, -1, -1], [0, -1, 0, -1]]]] = 0
         areas[index] = sizes.sum()
         shares[index] = sizes.sum() / max(body.size, 1)
     if not areas.any():

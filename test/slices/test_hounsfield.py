@@ -26,7 +26,7 @@ def test_hounsfield_units_survive_being_stored_as_a_picture():
 @pytest.mark.parametrize(
     "change",
     [
-        lambda stored: (stored * 0.85).astype(np.uint16),
+        lambda stored: (stored * 0.8).astype(np.uint16),
         lambda stored: stored * 16,
         lambda stored: stored + 300,
         lambda stored: np.minimum(stored, 500),

@@ -1,10 +1,9 @@
 """Training of a classifier: labelled pictures in, the weights that do best on validation out.
 
 First the linear layer is fitted to the pooled features of the network it starts from; then the late stages learn with
-it, carefully: small steps, batch statistics kept, a moving average of the weights. Where early stages keep their weights,
-what they make of the pictures is made once. Several runs from several seeds end close to each other, and their weights
-are averaged. Every step draws from its own seed, so that an interrupted training ends with the same weights as one that
-was not.
+it, in small steps, and a moving average of the weights is kept. Where early stages keep their weights, what they make
+of the pictures is made once. Several runs from several seeds end close to each other, and their weights are averaged.
+Every step draws from its own seed, so that an interrupted training ends with the same weights as one that was not.
 
 References
 ----------
