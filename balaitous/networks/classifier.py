@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+MAPS = "maps"  # the module of a `Classifier` that gives the last feature maps
 CHANNELS = 3  # that every backbone was pre-trained with; a grey picture is given three times
 
 

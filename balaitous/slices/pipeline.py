@@ -30,7 +30,7 @@ from balaitous.errors import WeightsError
 from balaitous.memory import memory_errors
 from balaitous.models import MODELS, Model
 from balaitous.networks.cam import grad_cam_pp
-from balaitous.networks.classifier import resized
+from balaitous.networks.classifier import MAPS, resized
 from balaitous.networks.loading import build_network, load_strictly
 from balaitous.networks.runtime import (
     Chunker,
@@ -308,7 +308,7 @@ class SliceClassifier:
         maps = {}
         with self.turn, memory_errors():
             for name in outputs:
-                (small,) = grad_cam_pp(module, [module.maps], image, list(OUTPUTS).index(name))
+                (small,) = grad_cam_pp(module, [module.get_submodule(MAPS)], image, list(OUTPUTS).index(name))
                 maps[name] = resized(small.cpu().numpy(), grey.shape).clamp(min=0).numpy()
         return maps
 

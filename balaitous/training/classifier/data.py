@@ -96,7 +96,7 @@ class Pictures:
 
     def subset(self, chosen: NDArray) -> Pictures:
         """Those of these indices."""
-        return Pictures([self.listed[i] for i in chosen], self.grey[chosen], self.labels[chosen])
+        return Pictures([self.listed[int(i)] for i in chosen], self.grey[chosen], self.labels[chosen])
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ def without_relatives(pictures: Pictures, others: Pictures) -> tuple[Pictures, l
     groups = {each.group for each in others.listed}
     alike = correlations(pictures.grey, others.grey).max(axis=1) > ALIKE_CORRELATION
     related = np.array([each.group in groups for each in pictures.listed]) | alike
-    return pictures.subset(np.flatnonzero(~related)), [pictures.listed[i].name for i in np.flatnonzero(related)]
+    return pictures.subset(np.flatnonzero(~related)), [pictures.listed[int(i)].name for i in np.flatnonzero(related)]
 
 
 def correlations(pictures: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from scipy.special import expit, log_expit
 from balaitous.errors import InputError
 from balaitous.evaluation.tasks import first_few
 from balaitous.files import write_whole
-from balaitous.networks.classifier import Classifier
+from balaitous.networks.classifier import Classifier, standardised
 from balaitous.networks.runtime import choose_device
 from balaitous.reading.pictures import Picture
 from balaitous.slices.lesions import COVID, OUTPUTS, finding_of, group_of, output_of, tells_of_absence
@@ -166,8 +167,6 @@ def counts_of(pictures: Pictures) -> dict[str, Any]:
 @torch.no_grad()
 def logits_of(network: Classifier, pictures: Pictures, start: Start) -> NDArray[np.float64]:
     """Logits (N, outputs) of pictures."""
-    from balaitous.networks.classifier import standardised
-
     device = next(network.parameters()).device
     grey = torch.from_numpy(pictures.grey)
     parts = [grey[begin : begin + CHUNK].float() / 255 for begin in range(0, len(grey), CHUNK)]
@@ -220,11 +219,9 @@ def write_slices(
     temperature: float,
 ) -> Path:
     """Write the bundle; one that is there is replaced only if it is the same training's."""
-    import shutil
-
     shutil.rmtree(out, ignore_errors=True)
     architecture = {"kind": KIND, "timm_name": recipe.timm_name, "outputs": len(OUTPUTS)}
-    sees = InputRecord(tuple(recipe.size), start.mean, start.std)
+    sees = InputRecord(recipe.size, start.mean, start.std)
     weights = NetworkWeights(network.state_dict(), architecture, sees.to_dict(), tuple(OUTPUTS))
     name = training.name or free_folder(out).parent.name
     return write_bundle(

@@ -216,7 +216,7 @@ def fitted_head(late: Late, inputs: Inputs, labels: Tensor, recipe: Recipe) -> d
         loss.backward()
         return loss
 
-    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    optimiser.step(closure)
     plain_weight = weight.detach() / spread
     return {"weight": plain_weight.float(), "bias": (bias.detach() - plain_weight @ mean).float()}
 
