@@ -3,8 +3,8 @@
     python tools/make_mini_slices.py --data DATA --work WORK --out resources/mini-slices
 
 DATA has the folders ``covid_ct_slices`` and ``sars_cov_2_ct_slices`` that resources/mini-slices/CARD.md names. Every
-stage leaves what it made in WORK, so that a run that was interrupted goes on where it was. Every draw is seeded; sums in
-another order on another processor still change the last digits.
+stage leaves what it made in WORK, so that a run that was interrupted goes on where it was. Every draw is seeded;
+sums in another order on another processor still change the last digits.
 
 Beside the bundle: the same recipe without the pictures that are related to the test split, and on the other source
 alone. Their predictions are in WORK, for `balaitous evaluate`. The test split is predicted once, at the end.
@@ -25,7 +25,7 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 RECIPE = "mini-slices"
-LICENCE = "research use only, not commercial (trained on COVID-CT slices, which are figures of papers without a stated licence)"
+LICENCE = "research use only, not commercial (trained on COVID-CT: figures of papers without a stated licence)"
 
 
 def main() -> None:
