@@ -1,4 +1,4 @@
-"""What a quality check is: a measured value, held against limits, and what is recorded, or refused, on its account.
+"""A quality check holds a measured value against limits; its verdict is recorded, or refuses the input.
 
 The limits are handed in by whoever measures: for CTs they stand in `balaitous.ct.quality_limits`. ``fail`` is where a
 method cannot answer, and is refused; ``warn`` is where its answer deserves a second look, and is recorded with it.
@@ -103,7 +103,7 @@ def verdict(checks: Iterable[Check]) -> dict[str, Any]:
 
 
 def refuse(name: str, expected: str, checks: Sequence[Check], strict: bool = False) -> None:
-    """Refuse the input of this name if it failed a check; with `strict`, also if one warned.
+    """Refuse the input of this name if a check failed; with `strict`, also if a check warned.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ def refuse(name: str, expected: str, checks: Sequence[Check], strict: bool = Fal
 
 
 def check_probabilities(probabilities: Mapping[str, float]) -> None:
-    """Refuse a number that is no probability: networks can give NaN, in half precision say.
+    """Refuse a number that is no probability: networks can give NaN, for example in half precision.
 
     Raises
     ------

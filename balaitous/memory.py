@@ -1,4 +1,4 @@
-"""When memory runs out: every library says it in its own way, here it becomes ``MemoryError``.
+"""Turn every library's way of saying that memory ran out into ``MemoryError``.
 
 Grand Challenge limits the data segment (RLIMIT_DATA), so that an allocation fails inside of the process. Where that
 happens in the middle of loading PyTorch's libraries, they end the process without a word; hence `check_memory_limit`.
@@ -64,7 +64,7 @@ def _words_of_a_full_memory(error: BaseException | None) -> str | None:
 
 
 def check_memory_limit() -> None:
-    """Refuse a limit under which not even the libraries can be loaded.
+    """Refuse a memory limit that is too low to load the libraries.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Where a number comes from: versions, weights, device, what was warned of on the way, and how long it took."""
+"""Provenance of a number: versions, weights, device, warnings, and seconds."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Provenance:
 
 
 def versions() -> dict[str, str]:
-    """Of ourselves, and of what the numbers depend on."""
+    """Versions of this package and of the libraries that the numbers depend on."""
     return {
         "balaitous": balaitous.__version__,
         "python": platform.python_version(),
@@ -60,7 +60,7 @@ def versions() -> dict[str, str]:
 
 @contextmanager
 def recorded_warnings() -> Iterator[list[str]]:
-    """What the package warns of meanwhile, in this thread; it is logged as well."""
+    """Record the warnings that the package logs in this thread meanwhile."""
     keeper = _Keeper()
     logger = logging.getLogger("balaitous")
     logger.addHandler(keeper)

@@ -106,8 +106,9 @@ def run_side_by_side(
 def stand_in_bundle(checkpoints: Path, folder: Path) -> Path:
     """The checkpoints as a bundle of ours, made once."""
     if not (folder / "bundle.json").exists():
-        unet, full, lung = (checkpoints / name for name in (UNET_FILE, FULL_FILE, LUNG_FILE))
-        pack(unet, full, lung, STOIC_HEADS, folder, facts=Facts("stand-in", intended_use="Benchmarks only."))
+        names = {"lung_unet": UNET_FILE, "encoder_full": FULL_FILE, "encoder_lung": LUNG_FILE}
+        parts = {part: checkpoints / name for part, name in names.items()} | {"heads": STOIC_HEADS}
+        pack(parts, folder, facts=Facts("stand-in", intended_use="Benchmarks only."))
     return folder
 
 

@@ -165,7 +165,7 @@ def train_lungs_command(
     set_up_logging(verbose=True)
     from balaitous.networks.runtime import choose_device, choose_precision
     from balaitous.training.lungs.data import list_lung_scans, prepare_cases
-    from balaitous.training.lungs.train import WEIGHTS_FILE, read_unet, train_lungs, write_dice
+    from balaitous.training.lungs.train import WEIGHTS_FILE, LungTraining, read_unet, train_lungs, write_dice
 
     if precision not in TRAINING_PRECISIONS:
         raise UsageError(f"precision must be one of {', '.join(TRAINING_PRECISIONS)}. Got {precision!r} instead.")
@@ -178,19 +178,16 @@ def train_lungs_command(
         _, dtype = choose_precision(precision, chosen)
         unet = read_unet(start) if start else None
         cases = prepare_cases(list_lung_scans(data, held_out or []) if data else [], folder / "cases", phantoms)
-        network = train_lungs(
-            cases.training,
-            folder,
+        training = LungTraining(
             steps=steps,
             batch=batch,
             learning_rate=learning_rate,
             width=width,
             variants=variants,
             seed=seed,
-            start=unet,
-            device=chosen,
             dtype=dtype,
         )
+        network = train_lungs(cases.training, folder, training, start=unet, device=chosen)
     out.print(f"wrote {folder / WEIGHTS_FILE}", markup=False)
     if cases.held_out:
         out.print(write_dice(network, cases.held_out, folder), markup=False)

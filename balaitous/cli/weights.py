@@ -169,37 +169,22 @@ def pack_weights(
 ) -> None:
     """Make a bundle from files in the published layouts; only the layers that run are stored."""
     set_up_logging(verbose=False)
-    from balaitous.severity.pack import pack, repack
+    from balaitous.severity.pack import facts_of, pack
     from balaitous.severity.parts import open_parts
-    from balaitous.weights.pack import Facts
     from balaitous.weights.search import find_bundle
 
+    files = {"lung_unet": lung_unet, "encoder_full": encoder_full, "encoder_lung": encoder_lung, "heads": heads}
+    blocks = {"encoder_full": blocks_full, "encoder_lung": blocks_lung}
     with usage_errors():
-        if base is not None:
-            bundle = repack(
-                open_parts(find_bundle(base)),
-                folder,
-                lung_unet=lung_unet,
-                encoder_full=encoder_full,
-                encoder_lung=encoder_lung,
-                heads=heads,
-                dtype=dtype,
-                blocks_full=blocks_full,
-                blocks_lung=blocks_lung,
-                licence=licence,
-            )
-        elif lung_unet and encoder_full and encoder_lung and heads:
-            bundle = pack(
-                lung_unet,
-                encoder_full,
-                encoder_lung,
-                heads,
-                folder,
-                dtype=dtype or "float32",
-                blocks_full=blocks_full or 24,
-                blocks_lung=blocks_lung or 16,
-                facts=Facts(folder.absolute().name, licence=licence or "not stated"),
-            )
-        else:
+        if base is None and None in files.values():
             raise UsageError("expected all four parts, or --base BUNDLE that has the others. Give what is missing.")
+        parts_of = None if base is None else open_parts(find_bundle(base))
+        bundle = pack(
+            {name: file for name, file in files.items() if file is not None},
+            folder,
+            base=parts_of,
+            blocks={name: count for name, count in blocks.items() if count is not None},
+            dtype=dtype,
+            facts=facts_of(folder.absolute().name, parts_of, licence),
+        )
     out.print(f"wrote {bundle}", markup=False)

@@ -129,7 +129,7 @@ def compare(
 
 
 def placements(outcome: NDArray, scores: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Of each patient, the share of the other class that is ranked right beside it, ties as half.
+    """Share of the other class that each patient is ranked correctly against, ties as half.
 
     Returns
     -------
@@ -153,7 +153,7 @@ def delong_standard_error(positive: NDArray, negative: NDArray) -> float | None:
 def normal_interval(
     value: float, standard_error: float | None, lowest: float = -np.inf, highest: float = np.inf
 ) -> Estimate:
-    """The interval that a normal distribution gives, cut off where no value can be."""
+    """The interval of a normal distribution, clipped to the values that can be."""
     if standard_error is None:
         return Estimate(value, reason="no interval: a class has a single patient")
     half = norm.ppf((1 + LEVEL) / 2) * standard_error
@@ -187,7 +187,7 @@ class Counts:
 
 
 def resampled(scores: Sequence[NDArray], outcome: NDArray, bootstraps: int, seed: int) -> Iterator[tuple[Counts, ...]]:
-    """Bootstrap samples, a chunk at a time, with the same patients for every model, each class drawn for itself.
+    """Yield bootstrap samples in chunks: the same patients for every model, each class drawn on its own.
 
     Parameters
     ----------
@@ -214,7 +214,7 @@ def resampled(scores: Sequence[NDArray], outcome: NDArray, bootstraps: int, seed
 
 
 def count_codes(codes: NDArray, distinct: int) -> NDArray[np.int64]:
-    """(samples, distinct) how often each code comes in each row of (samples, patients)."""
+    """Count how often each code comes in each row of (samples, patients): (samples, distinct)."""
     offsets = distinct * np.arange(len(codes))[:, None]
     return np.bincount((codes + offsets).ravel(), minlength=distinct * len(codes)).reshape(len(codes), distinct)
 

@@ -46,7 +46,7 @@ FIGURE = "calibration"  # .png and .svg, beside the weights
 
 
 def fit(task: Task, method: str) -> Calibration:
-    """Fit a map on held-out predictions: of patients that the model was not trained on.
+    """Fit a map on predictions of patients that the model was not trained on.
 
     Raises
     ------
@@ -153,7 +153,7 @@ def measured(name: str, tasks: Mapping[str, Task]) -> Evaluated:
 
 
 def summary(metrics: TaskMetrics) -> dict[str, float | None]:
-    """What calibration is about to improve."""
+    """Scores that calibration is to improve."""
     fit = metrics.calibration
     return {"brier": metrics.brier, "slope": fit.slope.value, "intercept": fit.intercept.value}
 

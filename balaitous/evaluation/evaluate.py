@@ -77,7 +77,7 @@ def evaluate(
 
 
 def summary_lines(evaluation: Evaluation) -> list[str]:
-    """What matters most, for a terminal."""
+    """The main figures as lines for a terminal."""
     lines = []
     for model in evaluation.models:
         for key, task in model.tasks.items():

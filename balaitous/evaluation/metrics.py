@@ -73,7 +73,7 @@ class CalibrationFit:
 
 @dataclass(frozen=True)
 class TaskMetrics:
-    """All that is measured of one task.
+    """Everything that is measured of one task.
 
     Attributes
     ----------
@@ -127,7 +127,7 @@ def measure(
 
 
 def operating_points(task: Task, thresholds: Sequence[float] = THRESHOLDS) -> tuple[OperatingPoint, ...]:
-    """At the given thresholds; then where sensitivity + specificity is largest, and where either reaches `GOAL`."""
+    """Operating points at the thresholds, at the largest sensitivity + specificity, and where either reaches `GOAL`."""
     false, true, cuts = roc_curve(task.outcome, task.probability, drop_intermediate=False)
     chosen = [(f"threshold {threshold:g}, given", threshold) for threshold in thresholds]
     chosen += [

@@ -87,7 +87,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def area_rows(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
-    """Of each result: its name, cases, those with the outcome, area with DeLong's interval and with the bootstrap's."""
+    """A row a result: name, cases, cases with the outcome, area with DeLong's interval and with the bootstrap's."""
     for task, metrics, *head in results(evaluation):
         counts = (str(len(task.outcome)), str(int(task.outcome.sum())))
         areas = (
@@ -99,7 +99,7 @@ def area_rows(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
 
 
 def difference_rows(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
-    """Of each task that both models have: difference of areas with interval and p-value, by both methods."""
+    """A row a task that both models have: difference of areas with interval and p-value, by both methods."""
     for key, found in evaluation.differences.items():
         if found:
             yield (
@@ -112,7 +112,7 @@ def difference_rows(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
 
 
 def calibration_rows(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
-    """Of each result: its name, Brier score, that of the prevalence alone, slope and intercept of the calibration."""
+    """A row a result: name, Brier score, that of the prevalence alone, slope and intercept of the calibration."""
     for _, metrics, *head in results(evaluation):
         if metrics:
             fit = metrics.calibration
@@ -121,7 +121,7 @@ def calibration_rows(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
 
 
 def point_rows(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
-    """Of each result and each threshold: its name, threshold, how it was chosen, sensitivity and specificity."""
+    """A row a result and threshold: name, threshold, how it was chosen, sensitivity and specificity."""
     for _, metrics, *head in results(evaluation):
         for point in metrics.points if metrics else ():
             threshold = "nobody" if point.threshold is None else f"{point.threshold:.3f}"

@@ -1,4 +1,4 @@
-"""Predictions beside their reference: every patient once in both, or an error that names those who are not."""
+"""Match predictions with their reference: every patient is once in both, or an error names those who are not."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Task:
-    """One question that is evaluated: who has the outcome, and how probable it was said to be.
+    """One question that is evaluated: who has the outcome, and the probability that was predicted.
 
     Attributes
     ----------
@@ -215,7 +215,7 @@ def match(predictions: Predictions, reference: Reference) -> dict[str, Task]:
 
 
 def why_failed(predictions: Predictions, missing: Sequence[str]) -> str:
-    """Of the missing ones, how many failed, and why the first of them did."""
+    """How many of the missing ones failed, and why the first did."""
     failed = [name for name in missing if name in predictions.failed]
     if not failed:
         return ""
@@ -223,7 +223,7 @@ def why_failed(predictions: Predictions, missing: Sequence[str]) -> str:
 
 
 def repeated(names: Iterable[str]) -> list[str]:
-    """Names that come more than once, in the order of their first."""
+    """Names that come more than once, in order."""
     return [name for name, count in Counter(names).items() if count > 1]
 
 

@@ -48,7 +48,7 @@ OPENVINO_IS_MISSING = needs_extra("precision int8", "OpenVINO", "int8")
 
 
 class Int8Network:
-    """A network that OpenVINO runs on the CPU; called as the PyTorch networks are, and as little thread-safe.
+    """A network that OpenVINO runs on the CPU, with the call of the PyTorch networks; it is not thread-safe either.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ class Int8Network:
 
 
 def import_openvino() -> Any:
-    """The runtime, without its telemetry: it would report to its makers that a network was converted.
+    """Import the runtime without its telemetry, which would report every conversion to its makers.
 
     Raises
     ------
@@ -155,7 +155,7 @@ def quantize_encoder(encoder: ClassTokenEncoder, images: Tensor) -> Any:
 
 
 def embed_and_watch(encoder: ClassTokenEncoder, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Class tokens (N, width) of images, and of each block's MLP the largest activation of each hidden neuron."""
+    """Class tokens (N, width) of images, and the largest activation of each hidden neuron of each block's MLP."""
     second_layers = [mlp.fc2 for mlp in mlps(encoder)]
     largest = [torch.zeros(fc2.in_features) for fc2 in second_layers]
 
@@ -254,6 +254,6 @@ def import_nncf() -> Any:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """NNCF prints progress bars: not here."""
+    """Silence the progress bars of NNCF."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield

@@ -1,4 +1,4 @@
-"""State dicts in published layouts, of R231's U-Net and of timm's and iBOT's ViTs, to those of our networks."""
+"""Convert state dicts of the published layouts (R231's U-Net, timm's and iBOT's ViTs) to those of our networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The way from a CT to its lung labels, step 4 of the severity method and the first of every model that looks at lungs.
+"""Label the lungs of a CT: step 4 of the severity method, shared by every model that looks at lungs.
 
 The body is cut out of every axial slice, the U-Net labels the crops, and the labels are made consistent in 3-D
 (`balaitous.ct.lungs`). `segment_lungs` goes this way at once; a model that cuts and joins in other processes calls the

@@ -30,7 +30,7 @@ SLICE_BYTES = 256 << 20  # what the published U-Net needs for a slice, and ViT-L
 
 
 class Network(Protocol):
-    """A network ready to run, whatever runs it: float32 images (B, C, H, W) on its device in, its output there out."""
+    """A network ready to run: it maps float32 images (B, C, H, W) on its device to outputs there."""
 
     @property
     def device(self) -> torch.device: ...
@@ -97,7 +97,7 @@ def no_gpu_because() -> str | None:
 
 
 def device_name(device: torch.device) -> str:
-    """The GPU's name; of a CPU the instructions that PyTorch's kernels use, which is what shows in the digits."""
+    """The GPU's name, or the instruction set that PyTorch's kernels use on a CPU, because digits depend on it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {torch.backends.cpu.get_cpu_capability()}"
@@ -149,7 +149,7 @@ def has_vnni() -> bool:
 
 
 def default_chunk(kind: str, device: torch.device) -> int:
-    """Slices a chunk of a network (a key of `CPU_CHUNK`): on a CPU few, on a GPU what half its memory surely holds.
+    """Slices a chunk of a network (a key of `CPU_CHUNK`): few on a CPU; on a GPU as many as half its memory holds.
 
     All of its memory, not what is free: the size shows in the last digits, and they shall not depend on neighbours.
     """

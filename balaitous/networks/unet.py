@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Batch normalisation that on a CPU, where only inference is wanted, changes its input instead of copying it.
+    """Batch normalisation that changes its input in place during inference on a CPU.
 
     There, most of its time would go into fresh memory for the copy.
     """

@@ -1,4 +1,4 @@
-"""Vision transformers of which only the class token is wanted.
+"""Vision transformers that compute the class token only.
 
 Dosovitskiy et al. 2021, arXiv:2010.11929 (the architecture, timm's implementation); Zhou et al. 2022, arXiv:2111.07832
 (iBOT, how the published weights were trained).

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from balaitous.errors import WeightsError
+from balaitous.severity.heads import OUTCOMES
 
 if TYPE_CHECKING:
     from balaitous.weights.bundle import Bundle
-
-TASKS = ("covid", "severe")
 
 
 @dataclass(frozen=True)
@@ -48,14 +47,14 @@ Calibration = Platt | Isotonic
 
 
 def stored_in(bundle: Bundle) -> dict[str, Calibration]:
-    """The maps of "covid" and "severe" that a bundle holds; empty if it was never calibrated.
+    """The map of each outcome that a bundle holds; empty if it was never calibrated.
 
     Raises
     ------
     WeightsError : they are no such maps, or not strictly increasing
     """
     try:
-        return {task: from_dict(bundle.calibration[task]) for task in TASKS if task in bundle.calibration}
+        return {task: from_dict(bundle.calibration[task]) for task in OUTCOMES if task in bundle.calibration}
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise WeightsError(
             f"{bundle.folder / 'bundle.json'}: expected strictly increasing calibration maps, found others ({error}). "

@@ -1,4 +1,4 @@
-"""What the severity method's encoders look at: crops around the lungs, steps 7 and 8 of the method.
+"""Crop a scan to its lungs for the severity method's encoders (steps 7 and 8).
 
 Arrays are (Z, Y, X) in LPS order.
 """
@@ -16,7 +16,7 @@ Z_MARGIN = 0.1  # fraction of the lung's slices left out at either end
 
 
 def crop_to_lungs(hu: NDArray, labels: NDArray[np.uint8]) -> tuple[NDArray, NDArray[np.bool_], int]:
-    """What the encoders look at: image in HU and lung mask, both (Z', 224, 224), and the lung's voxels in all.
+    """Crop image (HU) and lung mask to (Z', 224, 224) each, and count the voxels of the whole lung.
 
     Parameters
     ----------

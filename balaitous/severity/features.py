@@ -1,5 +1,4 @@
-"""What the encoders make of a scan's slices: features (steps 9, 10 and 12), the class tokens averaged over slices and
-over a flip."""
+"""Features of a scan (steps 9, 10 and 12): class tokens averaged over its slices and over a flip."""
 
 from __future__ import annotations
 

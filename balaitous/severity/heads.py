@@ -12,7 +12,29 @@ from scipy.special import expit
 
 AGE_RANGE = (0.25, 0.95)  # of the age feature, age in centuries
 VIEWS = ("full", "lung")
-OUTCOMES = ("covid", "severe")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a head of each view answers.
+
+    Attributes
+    ----------
+    title : for people
+    clinical : what the heads see after the embedding, out of "age" (as `age_feature`) and "sex"
+    among : the outcome whose patients the heads are fitted and judged on; None: all patients
+    """
+
+    title: str
+    clinical: tuple[str, ...] = ()
+    among: str | None = None
+
+
+OUTCOMES = {
+    "covid": Outcome("COVID-19"),
+    "severe": Outcome("Severe outcome", clinical=("age", "sex"), among="covid"),
+}
+HEADS = tuple(f"{view}_{outcome}" for outcome in OUTCOMES for view in VIEWS)
 
 
 @dataclass(frozen=True)
@@ -21,8 +43,8 @@ class Heads:
 
     Attributes
     ----------
-    arrays : ``coef_{view}_{outcome}`` (width,) for covid, (width + 2,) for severe, whose last two values weigh the age
-        feature and sex; ``intercept_{view}_{outcome}``; ``alpha_{view}_{outcome}``, the weight of a view in the mean
+    arrays : ``coef_{view}_{outcome}`` (width + clinical,), whose last values weigh the outcome's clinical features;
+        ``intercept_{view}_{outcome}``; ``alpha_{view}_{outcome}``, the weight of a view in the mean
     """
 
     arrays: Mapping[str, NDArray]
@@ -36,11 +58,12 @@ class Heads:
         age_years : of the patient
         sex : 1 male, 0 female, 0.5 unknown
         """
-        patient = [age_feature(age_years), sex]
+        patient = {"age": age_feature(age_years), "sex": sex}
         out: dict[str, float] = {}
-        for outcome in OUTCOMES:
+        for outcome, facts in OUTCOMES.items():
+            clinical = [patient[name] for name in facts.clinical]
             for view in VIEWS:
-                inputs = features[view] if outcome == "covid" else np.concatenate([features[view], patient])
+                inputs = np.concatenate([features[view], clinical]) if clinical else features[view]
                 # summed exactly: the last digits of a BLAS are those of the kernel it picks for the processor
                 product = math.fsum(inputs * self.arrays[f"coef_{view}_{outcome}"])
                 intercept = float(np.squeeze(self.arrays[f"intercept_{view}_{outcome}"]))

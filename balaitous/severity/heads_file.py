@@ -14,9 +14,9 @@ from safetensors import SafetensorError
 
 from balaitous.errors import WeightsError, reason_of
 from balaitous.networks.layouts import ENCODER_WIDTHS
+from balaitous.severity.heads import HEADS, OUTCOMES, VIEWS
 
-HEADS = ("full_covid", "lung_covid", "full_severe", "lung_severe")
-CLINICAL_FEATURES = ("age", "sex")  # what the heads of severity see after the embedding
+CLINICAL = tuple(dict.fromkeys(name for outcome in OUTCOMES.values() for name in outcome.clinical))
 
 
 def encoder_widths(architectures: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
@@ -31,7 +31,7 @@ def check_heads(arrays: Mapping[str, np.ndarray], widths: Mapping[str, int], *, 
     Parameters
     ----------
     arrays : for each of `HEADS` ``coef_`` (features,), ``intercept_`` () and ``alpha_`` (), the weight of its
-        probability in the mean of full and lung; float64. Heads of severity see age and sex after the embedding
+        probability in the mean of full and lung; float64. Heads see the clinical features after the embedding
     widths : values of an embedding of "full" and "lung", where known
 
     Raises
@@ -50,18 +50,20 @@ def check_heads(arrays: Mapping[str, np.ndarray], widths: Mapping[str, int], *, 
         if array.ndim != int(name.startswith("coef")):
             shape = "(features,)" if name.startswith("coef") else "()"
             raise WeightsError(f"{source}: {name} must have the shape {shape}. Got {array.shape} instead.")
-    for key in ("full", "lung"):
-        covid, severe = (len(arrays[f"coef_{key}_{output}"]) for output in ("covid", "severe"))
-        width = widths.get(key, covid)
-        if (covid, severe) != (width, width + len(CLINICAL_FEATURES)):
+    for view in VIEWS:
+        lengths = {outcome: len(arrays[f"coef_{view}_{outcome}"]) for outcome in OUTCOMES}
+        width = widths.get(view, lengths["covid"])
+        wanted = {outcome: width + len(facts.clinical) for outcome, facts in OUTCOMES.items()}
+        if lengths != wanted:
+            told = " and ".join(f"{count} coefficients of {view}_{outcome}" for outcome, count in wanted.items())
             raise WeightsError(
-                f"{source}: expected {width} coefficients of {key}_covid and {width + 2} of {key}_severe (age and sex "
-                f"last), found {covid} and {severe}. Were these heads fitted on this encoder?"
+                f"{source}: expected {told} (age and sex last), found {' and '.join(map(str, lengths.values()))}. Were "
+                "these heads fitted on this encoder?"
             )
-    for output in ("covid", "severe"):
-        weights = [float(arrays[f"alpha_{key}_{output}"]) for key in ("full", "lung")]
+    for outcome in OUTCOMES:
+        weights = [float(arrays[f"alpha_{view}_{outcome}"]) for view in VIEWS]
         if min(weights) < 0 or abs(sum(weights) - 1) > 1e-6:
-            raise WeightsError(f"{source}: averaging weights of {output} must be ≥ 0 and sum to 1. Got {weights}.")
+            raise WeightsError(f"{source}: averaging weights of {outcome} must be ≥ 0 and sum to 1. Got {weights}.")
     return dict(arrays)
 
 
@@ -97,8 +99,7 @@ def untrained_heads(widths: Mapping[str, int]) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
     for head in HEADS:
         view, _, outcome = head.partition("_")
-        more = len(CLINICAL_FEATURES) if outcome == "severe" else 0
-        arrays[f"coef_{head}"] = np.zeros(widths[view] + more)
+        arrays[f"coef_{head}"] = np.zeros(widths[view] + len(OUTCOMES[outcome].clinical))
         arrays[f"intercept_{head}"], arrays[f"alpha_{head}"] = np.array(0.0), np.array(0.5)
     return arrays
 
@@ -108,9 +109,10 @@ def heads_csv(arrays: Mapping[str, np.ndarray]) -> str:
     columns = {}
     for head in HEADS:
         coefficients = arrays[f"coef_{head}"].tolist()
-        width = len(coefficients) - (len(CLINICAL_FEATURES) if head.endswith("severe") else 0)
+        clinical = OUTCOMES[head.partition("_")[2]].clinical
+        width = len(coefficients) - len(clinical)
         columns[head] = {f"feature_{index}": value for index, value in enumerate(coefficients[:width])}
-        columns[head] |= dict(zip(CLINICAL_FEATURES, coefficients[width:], strict=False))
+        columns[head] |= dict(zip(clinical, coefficients[width:], strict=True))
         columns[head] |= {term: float(arrays[f"{term}_{head}"]) for term in ("intercept", "alpha")}
     widest = max(columns.values(), key=len)  # a head of severity, so that its terms are in the order of the rows
     lines = [[term, *[repr(columns[head][term]) if term in columns[head] else "" for head in HEADS]] for term in widest]
@@ -119,8 +121,8 @@ def heads_csv(arrays: Mapping[str, np.ndarray]) -> str:
 
 def _heads_from_csv(text: str) -> dict[str, np.ndarray]:
     rows = list(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
-    features = [f"feature_{index}" for index in range(len(rows) - len(CLINICAL_FEATURES) - 2)]
-    if [row["term"] for row in rows] != [*features, *CLINICAL_FEATURES, "intercept", "alpha"]:
+    features = [f"feature_{index}" for index in range(len(rows) - len(CLINICAL) - 2)]
+    if [row["term"] for row in rows] != [*features, *CLINICAL, "intercept", "alpha"]:
         raise ValueError("rows must be feature_0 …, age, sex, intercept, alpha")
     arrays = {}
     for head in HEADS:

@@ -20,6 +20,9 @@ from balaitous.weights.pack import Facts, NetworkWeights, fingerprint, free_fold
 
 log = logging.getLogger(__name__)
 
+ENCODERS = ("encoder_full", "encoder_lung")
+BLOCKS = {"encoder_full": 24, "encoder_lung": 16}  # how many of each encoder run, as published
+
 States = Mapping[str, tuple[Mapping[str, Tensor], Mapping[str, Any]]]  # of each network: state dict, architecture
 
 
@@ -56,28 +59,30 @@ def states_of(bundle: Bundle) -> States:
 
 
 def pack(
-    lung_unet: str | Path,
-    encoder_full: str | Path,
-    encoder_lung: str | Path,
-    heads: str | Path | Mapping[str, np.ndarray],
+    parts: Mapping[str, str | Path],
     out: str | Path,
     *,
-    dtype: str = "float32",
-    blocks_full: int = 24,
-    blocks_lung: int = 16,
+    base: Bundle | None = None,
+    blocks: Mapping[str, int] | None = None,
+    dtype: str | None = None,
     facts: Facts | None = None,
     card: str | None = None,
 ) -> Path:
     """Make a bundle from files in the published layouts; only the layers that run are stored.
 
+    Heads belong to their encoders: where a file replaces an encoder of `base` and no heads are given, every probability
+    is 0.5, until heads are trained on the new features.
+
     Parameters
     ----------
-    lung_unet : .pth or .safetensors, the state dict of the R231 U-Net; its shapes tell width, depth and classes
-    encoder_full, encoder_lung : .pth (plain, or under the key ``state_dict``) or .safetensors, ViT with 16×16 patches
-    heads : .npz, .csv or .safetensors, or the arrays; as `read_heads`
+    parts : a file by name. "lung_unet": .pth or .safetensors, the state dict of the R231 U-Net, whose shapes tell
+        width, depth and classes. "encoder_full", "encoder_lung": .pth (plain, or under the key ``state_dict``) or
+        .safetensors, ViT with 16×16 patches. "heads": as `read_heads`
     out : the new bundle's folder
-    blocks_full, blocks_lung : how many blocks of each encoder run
-    facts : default: the name is that of `out`. Without training, name and SHA-256 of each file stand there
+    base : the bundle that the other parts are taken from; without it all four files are needed
+    blocks : how many blocks of an encoder run, by its name. Default: as in `base`, or as published
+    dtype : as `write_bundle`. Default: float32; with `base`, tensors stay as they are stored
+    facts : default: `facts_of`. Without training, name and SHA-256 of each file stand there, and where the rest is from
     card : as `write_bundle`
 
     Returns
@@ -86,77 +91,46 @@ def pack(
 
     Raises
     ------
-    ValueError : `out` exists and is not empty, unknown dtype, or more blocks asked for than a file has
+    ValueError : a part is missing or unknown, `out` exists and is not empty, unknown dtype, or more blocks asked for
+        than a file has
     WeightsError : a file is missing, unreadable, or does not hold such a network
     """
     out = free_folder(out)
-    facts = facts or Facts(out.name)
-    files = {"lung_unet": lung_unet, "encoder_full": encoder_full, "encoder_lung": encoder_lung}
+    if unknown := parts.keys() - {*KINDS, HEADS}:
+        raise ValueError(f"parts must be among {', '.join([*KINDS, HEADS])}. Got {', '.join(sorted(unknown))} instead.")
+    if base is None and (missing := [name for name in (*KINDS, HEADS) if name not in parts]):
+        raise ValueError(f"expected all four parts, or a base that has the others. Missing: {', '.join(missing)}.")
+
+    facts = facts or facts_of(out.name, base)
     if not facts.training:
-        named = {**files, "heads": heads} if isinstance(heads, str | Path) else files
-        facts = replace(facts, training={"packed_from": fingerprints(named)})
-    states = {
-        "lung_unet": unet_from(read_state(lung_unet), source=str(lung_unet)),
-        "encoder_full": vit_from(read_state(encoder_full), blocks_full, source=str(encoder_full)),
-        "encoder_lung": vit_from(read_state(encoder_lung), blocks_lung, source=str(encoder_lung)),
-    }
-    arrays = read_heads(heads) if isinstance(heads, str | Path) else heads
-    return write_parts(out, facts, states, arrays, dtype=dtype, card=card)
+        facts = replace(facts, training=_origin(parts, base))
+    states = {} if base is None else dict(states_of(base))
+    if file := parts.get("lung_unet"):
+        states["lung_unet"] = unet_from(read_state(file), source=str(file))
+    for name in ENCODERS:
+        if file := parts.get(name):
+            published = BLOCKS[name] if base is None else base.networks[name].architecture["blocks"]
+            states[name] = vit_from(read_state(file), (blocks or {}).get(name, published), source=str(file))
 
-
-def repack(
-    base: Bundle,
-    out: str | Path,
-    *,
-    lung_unet: str | Path | None = None,
-    encoder_full: str | Path | None = None,
-    encoder_lung: str | Path | None = None,
-    heads: str | Path | None = None,
-    dtype: str | None = None,
-    blocks_full: int | None = None,
-    blocks_lung: int | None = None,
-    name: str | None = None,
-    licence: str | None = None,
-) -> Path:
-    """Make a bundle with other parts in place of some of a bundle's; arguments and errors are those of `pack`.
-
-    What is not given is as in `base`, and without `dtype` tensors stay as they are stored.
-
-    Heads belong to their encoders: where an encoder is replaced and no heads are given, every probability is 0.5, until
-    heads are trained on the new features.
-    """
-    out = free_folder(out)
-    states = dict(states_of(base))
-    if lung_unet is not None:
-        states["lung_unet"] = unet_from(read_state(lung_unet), source=str(lung_unet))
-    for key, file, blocks in (
-        ("encoder_full", encoder_full, blocks_full),
-        ("encoder_lung", encoder_lung, blocks_lung),
-    ):
-        if file is not None:
-            count = base.networks[key].architecture["blocks"] if blocks is None else blocks
-            states[key] = vit_from(read_state(file), count, source=str(file))
-    if heads is not None:
-        arrays = read_heads(heads)
-    elif encoder_full is None and encoder_lung is None:
-        arrays = load_heads(base)
+    if HEADS in parts:
+        heads = read_heads(parts[HEADS])
+    elif base is not None and not parts.keys() & set(ENCODERS):
+        heads = load_heads(base)
     else:
         log.warning("no heads for these encoders: every probability is 0.5 until they are trained")
-        arrays = untrained_heads(encoder_widths({key: architecture for key, (_, architecture) in states.items()}))
-    named = {"lung_unet": lung_unet, "encoder_full": encoder_full, "encoder_lung": encoder_lung, "heads": heads}
-    facts = Facts(
-        name=out.name if name is None else name,
-        licence=base.licence if licence is None else licence,
-        intended_use=base.intended_use,
-        demonstration=base.demonstration,
-        training={
-            "packed_from": fingerprints({role: file for role, file in named.items() if file is not None}),
-            "others_of": {"name": base.name, "sha256": base.sha256, "training": dict(base.training)},
-        },
-    )
-    return write_parts(out, facts, states, arrays, dtype=dtype)
+        heads = untrained_heads(encoder_widths({name: architecture for name, (_, architecture) in states.items()}))
+    return write_parts(out, facts, states, heads, dtype="float32" if dtype is base is None else dtype, card=card)
 
 
-def fingerprints(files: Mapping[str, str | Path]) -> dict[str, dict[str, str]]:
-    """Name and SHA-256 of each file."""
-    return {role: fingerprint(Path(file)) for role, file in files.items()}
+def facts_of(name: str, base: Bundle | None = None, licence: str | None = None) -> Facts:
+    """Facts of a bundle to be packed; what is not given is as in `base`."""
+    if base is None:
+        return Facts(name) if licence is None else Facts(name, licence)
+    return Facts(name, licence or base.licence, base.intended_use, base.demonstration)
+
+
+def _origin(parts: Mapping[str, str | Path], base: Bundle | None) -> dict[str, Any]:
+    origin: dict[str, Any] = {"packed_from": {name: fingerprint(Path(file)) for name, file in parts.items()}}
+    if base is not None:
+        origin["others_of"] = {"name": base.name, "sha256": base.sha256, "training": dict(base.training)}
+    return origin

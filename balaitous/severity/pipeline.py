@@ -61,7 +61,7 @@ KEPT_BYTES = 256 << 20  # a network up to this size stays in memory between scan
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says of one scan, from what, and how it came to it.
+    """Probabilities of one scan, their inputs, and their provenance.
 
     Attributes
     ----------
@@ -320,7 +320,7 @@ class Balaitous:
 
 
 def run_here(function: Callable[..., Result], *arguments: Any) -> Result:
-    """The call itself, where no executor is to make it."""
+    """Run the call in this process."""
     return function(*arguments)
 
 

@@ -1,4 +1,4 @@
-"""The steps that need no network: 3, and what surrounds the lung U-Net up to the crops that the encoders see (5 to 8).
+"""The steps without a network: 3 before the lung U-Net, and 5 to 8 between the U-Net and the encoders.
 
 They import no PyTorch, so that they can run in small processes of their own, beside the one that runs the networks.
 """

@@ -14,7 +14,6 @@ from balaitous.weights.registry import PublishedBundle, PublishedFile
 #   python -c "from balaitous.severity.heads_file import *; print(heads_csv(read_heads('balaitous.npz')), end='')"
 STOIC_HEADS = Path(__file__).with_name("stoic_heads.csv")
 STOIC_CARD = Path(__file__).with_name("stoic_card.md")
-BLOCKS = {"full": 24, "lung": 16}  # how many blocks of each encoder run
 
 ZENODO = "https://zenodo.org/records/6547999"
 ZENODO_API = "https://zenodo.org/api/records/6547999"
@@ -22,17 +21,7 @@ ZENODO_API = "https://zenodo.org/api/records/6547999"
 
 def pack_stoic(files: Mapping[str, Path], out: Path, facts: Facts) -> Path:
     """Make the bundle of its files, with the heads and the card that this package carries; as `pack`."""
-    return pack(
-        files["lung_unet"],
-        files["encoder_full"],
-        files["encoder_lung"],
-        STOIC_HEADS,
-        out,
-        blocks_full=BLOCKS["full"],
-        blocks_lung=BLOCKS["lung"],
-        facts=facts,
-        card=STOIC_CARD.read_text(encoding="utf-8"),
-    )
+    return pack({**files, "heads": STOIC_HEADS}, out, facts=facts, card=STOIC_CARD.read_text(encoding="utf-8"))
 
 
 STOIC = PublishedBundle(

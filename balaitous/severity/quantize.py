@@ -44,7 +44,7 @@ class QuantizationSlices:
     lung: NDArray
 
     def facts(self) -> dict[str, Any]:
-        """For the record: which slices these were."""
+        """Record of the slices, as JSON holds it."""
         content = hashlib.sha256()
         for slices in (self.crops, self.full, self.lung):
             content.update(np.ascontiguousarray(slices, np.float32).data)
@@ -134,5 +134,5 @@ def both_ways_up(slices: NDArray) -> Tensor:
 
 
 def torch_network(bundle: Bundle, name: str) -> TorchNetwork:
-    """A bundle's network on the CPU in float32: what int8 is made from."""
+    """A bundle's network on the CPU in float32, from which int8 is made."""
     return load_network(bundle, name, torch.device("cpu"), torch.float32)

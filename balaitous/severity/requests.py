@@ -1,4 +1,4 @@
-"""Whether a row of a table is what a scan would get today: its content does not tell series, age, sex and side-car."""
+"""Compare the request behind a table's row with today's: series, age, sex and side-car are not in a scan's content."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from balaitous.reading.patient import Patient, read_sidecar, resolve
 
 
 def same_request(path: Path | str, given: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
-    """Whether `predict` would be asked for the same now.
+    """Whether `predict` would get the same request now.
 
     Parameters
     ----------

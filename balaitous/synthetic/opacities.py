@@ -1,4 +1,4 @@
-"""Synthetic opacities: the lung changes of viral pneumonia, put into lungs with a volume of your choice.
+"""Synthetic opacities: the lung changes of viral pneumonia, added to lungs with a given volume.
 
 An opacity is modelled as what it is, air spaces filled with fluid: a voxel of `hu` with the share f of its air replaced
 becomes ``hu + f · (FLUID_HU − hu)``, so vessels keep their density and lung structure shows through ground glass.

@@ -1,4 +1,4 @@
-"""What training needs of many scans, kept on disk so that no scan is looked at twice."""
+"""Keep on disk what training needs of many scans, so that no scan is predicted twice."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Store(Protocol):
 def begin_keeping(
     model: Predictor, store: Store, items: Sequence[Item], workers: int | None = None
 ) -> tuple[Run, Generator[Row]]:
-    """A run over scans of which something is wanted: those of which it is kept already are not looked at again.
+    """Begin a run over scans that skips those whose result is kept.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a training leaves as it goes, so that the next start goes on where it was, with the same settings or not at all.
+"""Resume a training from its checkpoint, with the same settings or not at all.
 
 Every step of a training draws from a seed of its own, so that one that was interrupted ends with the same weights as
 one that was not.
@@ -110,7 +110,7 @@ class Curve:
 
 
 def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Settings in settings by one name each, with spaces between the parts of the name."""
+    """Flatten nested settings; the parts of a name are joined by spaces."""
     out: dict[str, Any] = {}
     for key, value in record.items():
         out |= flat(value, f"{prefix}{key} ") if isinstance(value, dict) else {f"{prefix}{key}": value}
@@ -118,7 +118,7 @@ def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def cosine(start: float, end: float, share: float) -> float:
-    """From `start` to `end` as half a cosine, `share` of the way."""
+    """Value after `share` of half a cosine from `start` to `end`."""
     return end + (start - end) * (1 + math.cos(math.pi * min(max(share, 0.0), 1.0))) / 2
 
 

@@ -9,10 +9,11 @@ import timm
 import torch
 
 from balaitous.networks.unet import UNet
-from balaitous.severity.heads_file import HEADS
+from balaitous.severity.heads import HEADS
 from balaitous.severity.pack import pack
 
 WIDTH = 192  # ViT-Tiny
+TINY_BLOCKS = {"encoder_full": 2, "encoder_lung": 1}
 
 
 def unet_state(width: int = 4) -> dict[str, torch.Tensor]:
@@ -61,4 +62,4 @@ def write_checkpoints(folder: Path) -> dict[str, Path]:
 def write_tiny_bundle(folder: Path, **changes) -> Path:
     """A whole bundle at `folder`, by way of checkpoint files beside it."""
     files = write_checkpoints(folder.parent / "checkpoints")
-    return pack(**files, out=folder, **{"blocks_full": 2, "blocks_lung": 1, "dtype": "float16"} | changes)
+    return pack(files, folder, **{"blocks": TINY_BLOCKS, "dtype": "float16"} | changes)

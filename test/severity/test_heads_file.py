@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from balaitous.errors import WeightsError
-from balaitous.severity.heads_file import HEADS, heads_csv, read_heads
+from balaitous.severity.heads import HEADS
+from balaitous.severity.heads_file import heads_csv, read_heads
 from balaitous.severity.published import STOIC_HEADS
 from helpers.checkpoints import heads_arrays
 

@@ -9,13 +9,14 @@ import torch
 from balaitous.errors import WeightsError
 from balaitous.networks.layouts import unet_from, vit_from
 from balaitous.severity.heads import Heads
-from balaitous.severity.pack import pack, repack
+from balaitous.severity.pack import BLOCKS, facts_of, pack
 from balaitous.severity.parts import load_heads
-from balaitous.severity.published import BLOCKS
 from balaitous.weights.bundle import open_bundle
 from balaitous.weights.inventory import verify
 from balaitous.weights.pack import read_state
-from helpers.checkpoints import unet_state, vit_state, write_checkpoints
+from helpers.checkpoints import TINY_BLOCKS, unet_state, vit_state, write_checkpoints
+
+ONE, TWO = ({"encoder_full": count, "encoder_lung": count} for count in (1, 2))
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def contents(folder):
 
 
 def test_packing_keeps_exactly_the_layers_that_run(checkpoints, tmp_path):
-    bundle = open_bundle(pack(**checkpoints, out=tmp_path / "tiny", blocks_full=2, blocks_lung=1))
+    bundle = open_bundle(pack(checkpoints, tmp_path / "tiny", blocks=TINY_BLOCKS))
     unet, full, lung = (bundle.load_state(name) for name in bundle.networks)
     published_full, published_lung = vit_state(2), vit_state(3)
     assert {key for key in unet_state() if "residual" not in key} == set(unet)
@@ -47,21 +48,18 @@ def test_safetensors_files_pack_to_the_same_networks(checkpoints, tmp_path):
     for name in ("lung_unet", "encoder_full", "encoder_lung"):
         converted[name] = tmp_path / f"{name}.safetensors"
         safetensors.torch.save_file(read_state(checkpoints[name]), converted[name])
-    blocks = {"blocks_full": 2, "blocks_lung": 2}
-    first = open_bundle(pack(**checkpoints, out=tmp_path / "first", **blocks))
-    second = open_bundle(pack(**checkpoints | converted, out=tmp_path / "second", **blocks))
+    first = open_bundle(pack(checkpoints, tmp_path / "first", blocks=TWO))
+    second = open_bundle(pack(checkpoints | converted, tmp_path / "second", blocks=TWO))
     assert first.files == second.files
 
 
 def test_the_same_files_give_the_same_bytes(checkpoints, tmp_path):
-    first, second = (
-        pack(**checkpoints, out=tmp_path / place / "tiny", blocks_full=2, blocks_lung=1) for place in ("here", "there")
-    )
+    first, second = (pack(checkpoints, tmp_path / place / "tiny", blocks=TINY_BLOCKS) for place in ("here", "there"))
     assert contents(first) == contents(second)
 
 
 def test_a_bundle_says_what_it_was_packed_from(checkpoints, tmp_path):
-    bundle = open_bundle(pack(**checkpoints, out=tmp_path / "mine", blocks_full=1, blocks_lung=1))
+    bundle = open_bundle(pack(checkpoints, tmp_path / "mine", blocks=ONE))
     assert bundle.name == "mine"
     for role, path in checkpoints.items():
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -69,9 +67,8 @@ def test_a_bundle_says_what_it_was_packed_from(checkpoints, tmp_path):
 
 
 def test_float16_halves_the_networks_and_leaves_the_heads(checkpoints, tmp_path):
-    blocks = {"blocks_full": 2, "blocks_lung": 2}
-    whole = open_bundle(pack(**checkpoints, out=tmp_path / "whole", **blocks))
-    half = open_bundle(pack(**checkpoints, out=tmp_path / "half", dtype="float16", **blocks))
+    whole = open_bundle(pack(checkpoints, tmp_path / "whole", blocks=TWO))
+    half = open_bundle(pack(checkpoints, tmp_path / "half", dtype="float16", blocks=TWO))
     for name in whole.networks:
         half_bytes, whole_bytes = ((b.folder / f"{name}.safetensors").stat().st_size for b in (half, whole))
         assert half_bytes < 0.6 * whole_bytes
@@ -86,7 +83,7 @@ def test_a_number_beyond_float16_is_refused(checkpoints, tmp_path):
     state = unet_state() | {"last.bias": torch.full((3,), 1e6)}
     torch.save(state, tmp_path / "large.pth")
     with pytest.raises(WeightsError, match=r"lung_unet: last.bias must be finite as torch.float16"):
-        pack(**checkpoints | {"lung_unet": tmp_path / "large.pth"}, out=tmp_path / "o", blocks_full=2, blocks_lung=2,
+        pack(checkpoints | {"lung_unet": tmp_path / "large.pth"}, tmp_path / "o", blocks=TWO,
              dtype="float16")  # fmt: skip
     assert not (tmp_path / "o").exists()
 
@@ -151,7 +148,7 @@ def without(state, key):
 def test_a_file_that_holds_another_network_is_refused(checkpoints, tmp_path, role, content, message):
     torch.save(content, tmp_path / "wrong.pth")
     with pytest.raises(WeightsError, match=message) as error:
-        pack(**checkpoints | {role: tmp_path / "wrong.pth"}, out=tmp_path / "out", blocks_full=2, blocks_lung=2)
+        pack(checkpoints | {role: tmp_path / "wrong.pth"}, tmp_path / "out", blocks=TWO)
     assert "\n" not in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["wrong.pth"]
 
@@ -159,12 +156,12 @@ def test_a_file_that_holds_another_network_is_refused(checkpoints, tmp_path, rol
 @pytest.mark.parametrize("role", ["lung_unet", "encoder_full", "encoder_lung", "heads"])
 def test_a_missing_file_is_named(checkpoints, tmp_path, role):
     with pytest.raises(WeightsError, match=r"gone\.pth: expected"):
-        pack(**checkpoints | {role: tmp_path / "gone.pth"}, out=tmp_path / "out")
+        pack(checkpoints | {role: tmp_path / "gone.pth"}, tmp_path / "out")
 
 
 def test_more_blocks_than_the_file_has_is_an_argument_error(checkpoints, tmp_path):
     with pytest.raises(ValueError, match=r"blocks must be in 1…2, what .*vitl_16_ct.pth has. Got 24"):
-        pack(**checkpoints, out=tmp_path / "out")
+        pack(checkpoints, tmp_path / "out")
 
 
 # The new folder
@@ -173,21 +170,21 @@ def test_more_blocks_than_the_file_has_is_an_argument_error(checkpoints, tmp_pat
 def test_an_occupied_folder_is_left_alone(checkpoints, tmp_path):
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(ValueError, match="out must be a new or empty folder"):
-        pack(**checkpoints, out=tmp_path, blocks_full=2, blocks_lung=2)
+        pack(checkpoints, tmp_path, blocks=TWO)
     assert contents(tmp_path) == {"mine.txt": b"precious"}
     with pytest.raises(ValueError, match="out must be a new or empty folder"):
-        pack(**checkpoints, out=tmp_path / "mine.txt", blocks_full=2, blocks_lung=2)
+        pack(checkpoints, tmp_path / "mine.txt", blocks=TWO)
 
 
 def test_an_empty_folder_is_filled_and_nothing_stays_beside_it(checkpoints, tmp_path):
     (tmp_path / "out").mkdir()
-    pack(**checkpoints, out=tmp_path / "out", blocks_full=2, blocks_lung=2)
+    pack(checkpoints, tmp_path / "out", blocks=TWO)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_every_user_may_read_a_bundle(checkpoints, tmp_path):
     """A container runs as a user that did not build its image."""
-    out = pack(**checkpoints, out=tmp_path / "out", blocks_full=1, blocks_lung=1)
+    out = pack(checkpoints, tmp_path / "out", blocks=ONE)
     assert {path.stat().st_mode & 0o444 for path in out.iterdir()} == {0o444 & ~current_umask()}
 
 
@@ -200,19 +197,34 @@ def current_umask():
 def test_a_place_that_cannot_be_written_is_named(checkpoints, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(WeightsError, match="the bundle could not be written"):
-        pack(**checkpoints, out=tmp_path / "file" / "out", blocks_full=2, blocks_lung=2)
+        pack(checkpoints, tmp_path / "file" / "out", blocks=TWO)
+
+
+def test_parts_that_are_missing_or_unknown_are_named(checkpoints, tmp_path):
+    with pytest.raises(ValueError, match=r"expected all four parts, or a base.* Missing: encoder_lung, heads"):
+        pack({name: checkpoints[name] for name in ("lung_unet", "encoder_full")}, tmp_path / "out")
+    with pytest.raises(ValueError, match=r"parts must be among lung_unet, .*heads. Got head instead"):
+        pack(checkpoints | {"head": checkpoints["heads"]}, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_parts_of_a_bundle_can_be_replaced(checkpoints, tmp_path):
-    base = open_bundle(pack(**checkpoints, out=tmp_path / "base", blocks_full=2, blocks_lung=1, dtype="float16"))
-    same = open_bundle(repack(base, tmp_path / "same", name=base.name))
+    base = open_bundle(pack(checkpoints, tmp_path / "base", blocks=TINY_BLOCKS, dtype="float16"))
+    same = open_bundle(pack({}, tmp_path / "same", base=base))
     assert same.files == base.files
-    other = open_bundle(repack(base, tmp_path / "other", encoder_lung=checkpoints["encoder_full"], licence="mine"))
+    other = open_bundle(
+        pack(
+            {"encoder_lung": checkpoints["encoder_full"]},
+            tmp_path / "other",
+            base=base,
+            facts=facts_of("other", base, "mine"),
+        )
+    )
     assert (other.name, other.licence) == ("other", "mine")
     assert other.training["others_of"]["sha256"] == base.sha256
     assert other.networks["encoder_full"].architecture == base.networks["encoder_full"].architecture
     heads = Heads(load_heads(other))
     features = {view: np.ones(len(load_heads(other)[f"coef_{view}_covid"])) for view in ("full", "lung")}
     assert set(heads.probabilities(features, 50, 1).values()) == {0.5}, "heads belong to their encoders"
-    kept = open_bundle(repack(base, tmp_path / "kept", lung_unet=checkpoints["lung_unet"]))
+    kept = open_bundle(pack({"lung_unet": checkpoints["lung_unet"]}, tmp_path / "kept", base=base))
     assert all(np.array_equal(load_heads(kept)[key], array) for key, array in load_heads(base).items())

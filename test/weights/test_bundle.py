@@ -215,12 +215,15 @@ def with_head(name: str, array) -> dict:
     [
         ({}, "expected the arrays alpha_full_covid"),
         (heads_arrays() | {"coef_other": np.zeros(3)}, "wrong: coef_other"),
-        (with_head("coef_lung_severe", np.zeros(192)), "194 of lung_severe .* found 192 and 192"),
+        (with_head("coef_lung_severe", np.zeros(192)), "194 coefficients of lung_severe .* found 192 and 192"),
         (with_head("coef_full_covid", np.full(192, np.nan)), "coef_full_covid must be float64 and finite"),
         (with_head("intercept_full_covid", [0.0, 1.0]), "intercept_full_covid must have the shape"),
         (with_head("alpha_full_covid", 0.9), "averaging weights of covid must be ≥ 0 and sum to 1"),
         (heads_arrays() | {"alpha_full_covid": np.array(0.25, dtype=np.float32)}, "Got float32"),
-        (heads_arrays(width=384), "expected 192 coefficients of full_covid and 194 of full_severe .* 384 and 386"),
+        (
+            heads_arrays(width=384),
+            "expected 192 coefficients of full_covid and 194 coefficients of full_severe .* 384 and 386",
+        ),
     ],
 )
 def test_heads_that_are_not_four_regressions_on_these_encoders_are_refused(arrays, message):

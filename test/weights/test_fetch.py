@@ -28,7 +28,7 @@ from balaitous.weights.fetch import default_folder, fetch
 from balaitous.weights.inventory import verify
 from balaitous.weights.pack import Facts
 from balaitous.weights.registry import PublishedBundle, PublishedFile
-from helpers.checkpoints import vit_state, write_checkpoints
+from helpers.checkpoints import TINY_BLOCKS, vit_state, write_checkpoints
 from helpers.waiting import PATIENCE_SECONDS, wait_until
 
 UNET, CT, IMAGENET = "unet_r231-d5d2fc3d.pth", "vitl_16_ct.pth", "vitl_16_pt22k.pth"
@@ -155,7 +155,7 @@ def published(server, originals, monkeypatch):
     )
 
     monkeypatch.setattr(published_module, "STOIC_HEADS", originals["heads"])
-    monkeypatch.setattr(published_module, "BLOCKS", {"full": 2, "lung": 1})
+    monkeypatch.setattr("balaitous.severity.pack.BLOCKS", TINY_BLOCKS)
     return PublishedBundle(facts=Facts("tiny", licence="MIT"), files=files, pack=pack_stoic)
 
 

@@ -1,4 +1,4 @@
-"""What a frozen encoder is worth: nearest neighbours and a linear classifier on its class tokens."""
+"""Probe a frozen encoder with nearest neighbours and a linear classifier on its class tokens."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ProbeCase:
 
 @dataclass(frozen=True)
 class ProbeScores:
-    """Of the test split."""
+    """Accuracies on the test split."""
 
     knn_accuracy: float
     knn_auc: float

@@ -1,4 +1,4 @@
-"""Recipes: all that decides what an encoder becomes, besides its data and the weights it starts from."""
+"""Recipes: every setting of an encoder's training besides data and start weights."""
 
 from __future__ import annotations
 

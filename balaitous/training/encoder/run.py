@@ -1,4 +1,4 @@
-"""Training of an encoder from scans and images to its weights: slices, where it starts, what it is tried on."""
+"""Train an encoder from scans and images to weights: slices, start weights, probe."""
 
 from __future__ import annotations
 
@@ -121,12 +121,12 @@ def vit_to_start_from(start: str | None, view: str, recipe: Recipe) -> torch.nn.
 
 
 def start_name(start: str | None) -> str:
-    """What a run says of the weights it started from."""
+    """Name of the weights that a run starts from."""
     return "drawn anew" if start is None else str(start)
 
 
 def probe_of(cases: Sequence[ProbeCase], files: dict[Path, Path], view: str) -> Probe:
-    """The cases whose slices are there.
+    """Probe cases whose slices are kept.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Slices to train encoders on, kept on disk: those of CT volumes as the encoders see them, and 2-D images.
+"""Keep the slices that encoders are trained on: of CT volumes as the encoders see them, and 2-D images.
 
 A folder of slices has ``<hash of the content>.npy``, (Z, 224, 224) int16 in HU, and beside those of a volume
 ``<hash>.lung.npy``, (Z, 224, 224) bool.

@@ -1,4 +1,4 @@
-"""Features of scans, kept on disk: what the heads are trained on."""
+"""Keep the features that heads are trained on."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from balaitous.errors import InputError
-from balaitous.severity.heads import OUTCOMES, VIEWS, Heads, age_feature
+from balaitous.severity.heads import HEADS, OUTCOMES, VIEWS, Heads, age_feature
 
 STRENGTHS = np.logspace(-4, 2, 10)  # inverse regularisation, from strong to weak
 PATIENCE = 2  # strengths that may be worse than the best before no weaker one is tried
@@ -30,9 +30,7 @@ VIEW_WEIGHTS = np.linspace(0, 1, 21)  # of the full view in the mean
 INNER_FOLDS = 4
 REPEATS, FOLDS = 4, 8  # as published
 LEAST_PATIENTS = 3  # of a stratum: one is set aside, and two are needed to choose the regularisation
-KEYS = (
-    tuple(f"{view}_{outcome}" for outcome in OUTCOMES for view in VIEWS) + OUTCOMES
-)  # as `Heads.probabilities` has it
+KEYS = (*HEADS, *OUTCOMES)  # as `Heads.probabilities` has it
 
 
 @dataclass(frozen=True)
@@ -44,15 +42,14 @@ class FeatureTable:
     patients : names
     features : (patients, width) of each view, "full" and "lung"
     age_years, sex : (patients,); sex 1 male, 0 female, 0.5 unknown
-    covid, severe : (patients,) outcomes; `severe` counts where `covid`
+    outcomes : (patients,) whether a patient has an outcome, by its name; one among those with another counts there
     """
 
     patients: Sequence[str]
     features: Mapping[str, NDArray]
     age_years: NDArray
     sex: NDArray
-    covid: NDArray[np.bool_]
-    severe: NDArray[np.bool_]
+    outcomes: Mapping[str, NDArray[np.bool_]]
 
     def of(self, index: NDArray) -> FeatureTable:
         """Some of the patients, by number or mask."""
@@ -60,19 +57,27 @@ class FeatureTable:
         return FeatureTable(
             patients=[self.patients[row] for row in rows],
             features={view: features[rows] for view, features in self.features.items()},
-            **{name: getattr(self, name)[rows] for name in ("age_years", "sex", "covid", "severe")},
+            age_years=self.age_years[rows],
+            sex=self.sex[rows],
+            outcomes={outcome: truth[rows] for outcome, truth in self.outcomes.items()},
         )
 
     def inputs(self, view: str, outcome: str) -> NDArray:
-        """(patients, width) that the head of a view and outcome sees; for severity age and sex come last."""
-        if outcome == "covid":
+        """(patients, width) that the head of a view and outcome sees; the outcome's clinical features come last."""
+        if not OUTCOMES[outcome].clinical:
             return self.features[view]
-        return np.column_stack([self.features[view], [age_feature(age) for age in self.age_years], self.sex])
+        patients = {"age": np.array([age_feature(age) for age in self.age_years]), "sex": self.sex}
+        return np.column_stack([self.features[view], *(patients[name] for name in OUTCOMES[outcome].clinical)])
+
+    def among(self, outcome: str) -> NDArray[np.bool_]:
+        """(patients,) of whom an outcome is asked."""
+        among = OUTCOMES[outcome].among
+        return np.ones(len(self.patients), dtype=bool) if among is None else self.among(among) & self.outcomes[among]
 
     @property
     def strata(self) -> NDArray[np.int64]:
-        """(patients,) 0 without COVID-19, 1 with, 2 with a severe outcome."""
-        return self.covid.astype(int) + (self.covid & self.severe)
+        """(patients,) how many of the outcomes a patient has: 0 without COVID-19, 1 with, 2 with a severe outcome."""
+        return np.sum([self.among(outcome) & truth for outcome, truth in self.outcomes.items()], axis=0)
 
 
 @dataclass(frozen=True)
@@ -152,7 +157,7 @@ def predict(heads: Heads, data: FeatureTable) -> dict[str, NDArray[np.float64]]:
 
 @threadpool_limits.wrap(limits=1)  # products this small take ten times as long with more threads
 def fit_heads(data: FeatureTable, *, components: int | None = None, seed: int = 0) -> dict[str, NDArray]:
-    """Fit the four logistic regressions; severity on patients with COVID-19 only, as in the challenge.
+    """Fit the logistic regressions, each on the patients of whom its outcome is asked, as in the challenge.
 
     Parameters
     ----------
@@ -164,8 +169,8 @@ def fit_heads(data: FeatureTable, *, components: int | None = None, seed: int = 
     """
     arrays: dict[str, NDArray] = {}
     for outcome in OUTCOMES:
-        known = data if outcome == "covid" else data.of(data.covid)
-        truth = known.covid if outcome == "covid" else known.severe
+        known = data.of(data.among(outcome))
+        truth = known.outcomes[outcome]
         out_of_fold = {}
         for view in VIEWS:
             head = fit_head(known.inputs(view, outcome), truth, components, seed)

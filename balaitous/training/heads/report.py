@@ -1,4 +1,4 @@
-"""What a training of heads leaves: the cross-validated table, figures, predictions, and a new bundle with its card."""
+"""Write what a training of heads leaves: cross-validated table, figures, predictions, new bundle and card."""
 
 from __future__ import annotations
 
@@ -50,10 +50,9 @@ class Spread:
 
 
 def task_of(data: FeatureTable, outcome: str, probability: NDArray) -> Task:
-    """COVID-19 among all patients, a severe outcome among those with COVID-19."""
-    if outcome == "covid":
-        return Task("COVID-19", data.covid, probability)
-    return Task("Severe outcome", data.severe[data.covid], probability[data.covid])
+    """An outcome among the patients of whom it is asked."""
+    asked = data.among(outcome)
+    return Task(OUTCOMES[outcome].title, data.outcomes[outcome][asked], probability[asked])
 
 
 def fold_areas(data: FeatureTable, found: CrossValidation) -> dict[str, Spread]:
@@ -114,8 +113,7 @@ def write_training(
     text = table(spreads) + "\n"
     metrics: dict[str, Any] = {
         "patients": len(data.patients),
-        "covid": int(data.covid.sum()),
-        "severe": int((data.covid & data.severe).sum()),
+        **{outcome: int((data.among(outcome) & truth).sum()) for outcome, truth in data.outcomes.items()},
         "folds": {key: vars(spread) for key, spread in spreads.items()},
         "pooled": {},
     }

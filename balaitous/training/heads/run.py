@@ -43,7 +43,7 @@ class HeadTraining:
 
 
 def add_rows(run: Run, rows: Iterator[Row]) -> None:
-    """Take the rows as they come."""
+    """Add rows to a run as they come."""
     for row in rows:
         run.add(row)
 

@@ -1,4 +1,4 @@
-"""Augmented axial slices for the lung U-Net: what other scanners, kernels and patients would have made of a slice."""
+"""Augment axial slices for the lung U-Net as other scanners, kernels and patients would vary them."""
 
 from __future__ import annotations
 

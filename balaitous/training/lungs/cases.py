@@ -61,7 +61,7 @@ class LungCase:
 
 
 def case_digest(case: LungCase) -> str:
-    """What a case is known by: the start of the SHA-256 of its voxels, labels and spacing, in hexadecimal."""
+    """Identity of a case: the start of the SHA-256 of its voxels, labels and spacing, in hexadecimal."""
     facts = json.dumps([case.hu.shape, case.spacing_mm, case.real])
     return digest([facts.encode(), np.ascontiguousarray(case.hu).data, np.ascontiguousarray(case.labels).data])
 
@@ -139,7 +139,7 @@ def mask_labels(path: Path, ct: CT) -> NDArray[np.uint8]:
 
 
 def slices_within(chosen: slice, ct: CT, resampled: CT) -> NDArray[np.bool_]:
-    """Which slices (Z,) of a resampled CT any of the chosen slices of the CT has a part in.
+    """Mask (Z,) of the slices of a resampled CT that any chosen slice of the CT contributes to.
 
     Raises
     ------

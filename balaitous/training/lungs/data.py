@@ -1,4 +1,4 @@
-"""Which scans the lung U-Net is trained and tested on: a folder or a table, prepared once, kept for the next start."""
+"""List the scans that the lung U-Net is trained and tested on, prepare them once, and keep them for the next start."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def prepare_cases(scans: Sequence[LungScan], folder: Path, phantoms: int = 0) ->
 
 
 def prepare_each(scans: Sequence[LungScan], folder: Path) -> dict[str, LungCase]:
-    """The cases of the scans that can be used, by name; what became of each is in ``scans.csv``."""
+    """Cases of the usable scans by name; ``scans.csv`` says what became of each scan."""
     prepared: dict[str, LungCase] = {}
     rows = []
     for number, scan in enumerate(scans, start=1):

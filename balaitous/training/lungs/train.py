@@ -14,6 +14,7 @@ import copy
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -75,21 +76,38 @@ def unet_loss(logits: Tensor, labels: Tensor) -> Tensor:
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class LungTraining:
+    """Settings of a training.
+
+    Attributes
+    ----------
+    steps, batch, learning_rate : of the optimiser; the first 60 % of the steps run at half resolution
+    width, depth : of a new U-Net (width 16 if None)
+    grid : pixels of the network's input along each side
+    variants : versions with disease of every real case that are drawn beside the case as it is
+    seed : the same seed gives the same weights on the same machine
+    dtype : of the forward pass; bfloat16 halves the time where the processor has it
+    """
+
+    steps: int = 2000
+    batch: int = 12
+    learning_rate: float = 3e-3
+    width: int | None = None
+    depth: int = 5
+    grid: int = UNET_GRID
+    variants: int = 4
+    seed: int = 0
+    dtype: torch.dtype = torch.float32
+
+
 def train_lungs(
     cases: Sequence[LungCase],
     out: Path,
+    training: LungTraining,
     *,
-    steps: int = 2000,
-    batch: int = 12,
-    learning_rate: float = 3e-3,
-    width: int | None = None,
-    depth: int = 5,
-    grid: int = UNET_GRID,
-    variants: int = 4,
-    seed: int = 0,
     start: UNet | None = None,
     device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float32,
 ) -> UNet:
     """Train a lung U-Net; a training that was interrupted goes on from what it left in `out`.
 
@@ -99,13 +117,7 @@ def train_lungs(
         from the phantoms
     out : folder for the weights ``lung_unet.safetensors``, the loss of every step ``loss.csv``, settings and cases
         ``training.json``, and what a resumed training needs: ``checkpoint.pt`` and ``diseased/``
-    steps, batch, learning_rate : of the optimiser; the first 60 % of the steps run at half resolution
-    width, depth : of a new U-Net (width 16 if None)
-    grid : pixels of the network's input along each side
-    variants : versions with disease of every real case that are drawn beside the case as it is
-    seed : the same seed gives the same weights on the same machine
     start : a trained U-Net to go on from, instead of a new one; it is left as it is
-    dtype : of the forward pass; bfloat16 halves the time where the processor has it
 
     Returns
     -------
@@ -113,7 +125,7 @@ def train_lungs(
 
     Raises
     ------
-    ValueError : no cases, two of one name or one without lung; `width` for a U-Net that has one; `out` holds a training
+    ValueError : no cases, two of one name or one without lung; a width for a U-Net that has one; `out` holds a training
         with other settings or cases; or the loss became infinite
     WeightsError : the checkpoint in `out` is damaged
     """
@@ -122,48 +134,42 @@ def train_lungs(
     cases = sorted(cases, key=lambda case: case.name)
     names = [case.name for case in cases]
     digests = [case_digest(case) for case in cases]
-    network = new_network(width, depth, seed) if start is None else started(start, width)
-    made_by = {
-        "steps": steps,
-        "batch": batch,
-        "learning_rate": learning_rate,
+    network = new_network(training) if start is None else started(start, training.width)
+    made_by = asdict(training) | {
         "width": network.last.in_channels,
         "depth": len(network.down_path),
-        "grid": grid,
-        "variants": variants,
-        "seed": seed,
         "start": None if start is None else state_digest(start),
-        "dtype": str(dtype),
+        "dtype": str(training.dtype),
         "cases": dict(zip(names, digests, strict=True)),
     }
-    training = Resumable(out, made_by)
-    stored = training.load(device)
-    training.begin()
-    pools = diseased_pools(cases, digests, variants, seed, out / "diseased")
+    run = Resumable(out, made_by)
+    stored = run.load(device)
+    run.begin()
+    pools = diseased_pools(cases, digests, training.variants, training.seed, out / "diseased")
 
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=1e-3)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=training.learning_rate, weight_decay=1e-3)
     average = {key: tensor.detach().clone() for key, tensor in network.state_dict().items()}
     done = 0
     if stored:
         network.load_state_dict(stored["network"])
         optimiser.load_state_dict(stored["optimiser"])
         average, done = stored["average"], stored["step"]
-        log.info("going on after step %d of %d", done, steps)
+        log.info("going on after step %d of %d", done, training.steps)
 
     curve = Curve(out / CURVE_FILE, ("step", "loss", "learning_rate"), done)
-    for step in range(done, steps):
-        rate = learning_rate * learning_rate_factor(step, steps)
-        images, labels = draw_batch(pools, step, steps, batch=batch, grid=grid, seed=seed)
-        loss = take_step(network, optimiser, rate, images.to(device), labels.to(device), dtype)
+    for step in range(done, training.steps):
+        rate = training.learning_rate * learning_rate_factor(step, training.steps)
+        images, labels = draw_batch(pools, step, training)
+        loss = take_step(network, optimiser, rate, images.to(device), labels.to(device), training.dtype)
         if not math.isfinite(loss):
             raise ValueError(f"learning_rate must be lower than {rate:.3g}: the loss is {loss} at step {step + 1}.")
         update_average(average, network, min(EMA_DECAY, (1 + step) / (10 + step)))
         curve.add({"step": step + 1, "loss": f"{loss:.6g}", "learning_rate": f"{rate:.6g}"})
-        if (step + 1) % CHECKPOINT_STEPS == 0 or step + 1 == steps:
-            log.info("step %d of %d: loss %.4f", step + 1, steps, loss)
+        if (step + 1) % CHECKPOINT_STEPS == 0 or step + 1 == training.steps:
+            log.info("step %d of %d: loss %.4f", step + 1, training.steps, loss)
             state = {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "average": average}
-            training.save({**state, "step": step + 1})
+            run.save({**state, "step": step + 1})
 
     network.load_state_dict(average)
     weights = {key: tensor.cpu().contiguous() for key, tensor in average.items()}
@@ -184,10 +190,10 @@ def check_cases(cases: Sequence[LungCase]) -> None:
         names.add(case.name)
 
 
-def new_network(width: int | None, depth: int, seed: int) -> UNet:
+def new_network(training: LungTraining) -> UNet:
     """A U-Net with random weights, ready to train."""
-    torch.manual_seed(seed)
-    return UNet(classes=3, depth=depth, width=WIDTH if width is None else width).train()
+    torch.manual_seed(training.seed)
+    return UNet(classes=3, depth=training.depth, width=WIDTH if training.width is None else training.width).train()
 
 
 def started(start: UNet, width: int | None) -> UNet:
@@ -197,12 +203,11 @@ def started(start: UNet, width: int | None) -> UNet:
     return copy.deepcopy(start).float().requires_grad_(True).train()
 
 
-def draw_batch(
-    pools: Sequence[Sequence[LungCase]], step: int, steps: int, *, batch: int, grid: int, seed: int
-) -> tuple[Tensor, Tensor]:
+def draw_batch(pools: Sequence[Sequence[LungCase]], step: int, training: LungTraining) -> tuple[Tensor, Tensor]:
     """Images (B, 1, grid, grid) and labels (B, grid, grid) of a step; early ones are twice as many at half the grid."""
-    rng = np.random.default_rng((seed, step))
-    if step < COARSE_SHARE * steps:
+    rng = np.random.default_rng((training.seed, step))
+    batch, grid = training.batch, training.grid
+    if step < COARSE_SHARE * training.steps:
         batch, grid = 2 * batch, grid // 2
     drawn = [draw_slice(pick(pools, rng), rng, grid) for _ in range(batch)]
     return torch.stack([image for image, _ in drawn]), torch.stack([target for _, target in drawn])
@@ -261,7 +266,7 @@ def learning_rate_factor(step: int, steps: int) -> float:
 
 
 def state_digest(network: UNet) -> str:
-    """What a network is known by: the start of the SHA-256 of its tensors, in hexadecimal."""
+    """Identity of a network: the start of the SHA-256 of its tensors, in hexadecimal."""
     return digest(tensor.cpu().contiguous().numpy().data for tensor in network.state_dict().values())
 
 

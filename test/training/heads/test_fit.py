@@ -39,7 +39,7 @@ def patients(count=240, seed=0, signal=1.5):
     features["full"][:, 0] += signal * covid
     features["lung"][:, 0] += 3 * signal * covid
     features["lung"][:, 1] += 3 * signal * severe
-    return FeatureTable([f"{i:04d}" for i in range(count)], features, age, sex, covid, severe)
+    return FeatureTable([f"{i:04d}" for i in range(count)], features, age, sex, {"covid": covid, "severe": severe})
 
 
 @pytest.fixture(scope="module")
@@ -57,19 +57,22 @@ def test_the_fitted_heads_are_those_of_a_bundle_and_tell_the_classes_apart(data)
     check_heads({name: np.asarray(array, float) for name, array in arrays.items()}, {}, source="test")
     new = patients(seed=1)
     predicted = predict(Heads(arrays), new)
-    assert roc_auc_score(new.covid, predicted["covid"]) > 0.75
-    assert roc_auc_score(new.severe[new.covid], predicted["severe"][new.covid]) > 0.7
+    assert roc_auc_score(new.outcomes["covid"], predicted["covid"]) > 0.75
+    assert (
+        roc_auc_score(new.outcomes["severe"][new.outcomes["covid"]], predicted["severe"][new.outcomes["covid"]]) > 0.7
+    )
 
 
 def test_severity_is_learned_from_patients_with_covid_only(data):
-    relabelled = replace(data, severe=data.severe ^ ~data.covid)
+    covid, severe = data.outcomes["covid"], data.outcomes["severe"]
+    relabelled = replace(data, outcomes={"covid": covid, "severe": severe ^ ~covid})
     again = fit_heads(relabelled)
     for name, array in fit_heads(data).items():
         assert np.array_equal(array, again[name]), name
 
 
 def test_the_scaling_is_folded_into_the_coefficients(data):
-    x, y = data.features["lung"], data.covid
+    x, y = data.features["lung"], data.outcomes["covid"]
     head = fit_head(x, y)
     standardised = (x - x.mean(0)) / x.std(0)
     reference = LogisticRegression(C=head.strength, max_iter=2000, tol=1e-8).fit(standardised, y)
@@ -81,7 +84,7 @@ def test_the_scaling_is_folded_into_the_coefficients(data):
 def test_the_unit_of_the_features_does_not_matter(scale, shift):
     data = patients(80)
     x = data.features["lung"]
-    head, scaled = fit_head(x, data.covid), fit_head(x * scale + shift, data.covid)
+    head, scaled = fit_head(x, data.outcomes["covid"]), fit_head(x * scale + shift, data.outcomes["covid"])
     before = expit(x @ head.coef + head.intercept)
     after = expit((x * scale + shift) @ scaled.coef + scaled.intercept)
     assert after == pytest.approx(before, abs=1e-3)
@@ -89,13 +92,13 @@ def test_the_unit_of_the_features_does_not_matter(scale, shift):
 
 def test_held_out_predictions_are_made_without_the_patient(data):
     """A feature that names each patient helps to learn the training set by heart, and nobody else."""
-    x = np.eye(len(data.covid))
-    head = fit_head(x, data.covid)
-    assert log_loss(data.covid, head.out_of_fold) >= log_loss(data.covid, np.full(len(x), data.covid.mean())) - 1e-6
+    covid = data.outcomes["covid"]
+    head = fit_head(np.eye(len(covid)), covid)
+    assert log_loss(covid, head.out_of_fold) >= log_loss(covid, np.full(len(covid), covid.mean())) - 1e-6
 
 
 def test_all_components_are_all_features(data):
-    x, y = data.features["lung"], data.covid
+    x, y = data.features["lung"], data.outcomes["covid"]
     every, few = fit_head(x, y, components=WIDTH), fit_head(x, y, components=2)
     assert every.coef == pytest.approx(fit_head(x, y).coef)
     standardised = (x - x.mean(0)) / x.std(0)
@@ -106,7 +109,7 @@ def test_all_components_are_all_features(data):
 
 
 def test_the_better_view_weighs_more(data):
-    truth = data.covid
+    truth = data.outcomes["covid"]
     good, useless = np.where(truth, 0.9, 0.1), np.full(len(truth), truth.mean())
     assert best_weight(good, useless, truth) == 1
     assert best_weight(useless, good, truth) == 0
@@ -125,9 +128,9 @@ def test_every_patient_is_set_aside_once_a_repeat_with_its_share_of_every_class(
 
 def test_outcomes_of_patients_set_aside_are_known_to_nothing_that_predicts_them(data):
     fitted, held_out = np.arange(180), np.arange(180, 240)
-    turned = replace(data, covid=data.covid.copy(), severe=data.severe.copy())
-    turned.covid[held_out] ^= True
-    turned.severe[held_out] ^= True
+    turned = replace(data, outcomes={outcome: truth.copy() for outcome, truth in data.outcomes.items()})
+    for truth in turned.outcomes.values():
+        truth[held_out] ^= True
     before = fit_and_predict(data, fitted, held_out, None, 0)
     after = fit_and_predict(turned, fitted, held_out, None, 0)
     assert all(np.array_equal(before[key], after[key]) for key in KEYS)
@@ -140,9 +143,9 @@ def test_shuffled_outcomes_cannot_be_predicted(data, outcome):
     found = []
     for seed in range(4):
         rng = np.random.default_rng(seed)
-        order = rng.permutation(len(data.covid))
+        order = rng.permutation(len(data.outcomes["covid"]))
         noise = {view: rng.normal(size=(len(order), 60)) for view in data.features}
-        shuffled = replace(data, features=noise, covid=data.covid[order], severe=data.severe[order])
+        shuffled = replace(data, features=noise, outcomes={name: truth[order] for name, truth in data.outcomes.items()})
         task = task_of(shuffled, outcome, cross_validate(shuffled, repeats=1, folds=4, jobs=1).pooled(outcome))
         found.append(area(task.outcome, task.probability, bootstraps=100).delong)
     assert np.mean([each.value for each in found]) == pytest.approx(0.5, abs=0.08)
@@ -161,7 +164,8 @@ def test_the_table_has_mean_and_deviation_over_all_folds(data, found):
     spreads = fold_areas(data, found)
     assert spreads["lung_covid"].folds == 8
     assert spreads["lung_covid"].mean > spreads["full_covid"].mean
-    for outcome, truth, asked in (("covid", data.covid, data.covid | True), ("severe", data.severe, data.covid)):
+    covid, severe = data.outcomes["covid"], data.outcomes["severe"]
+    for outcome, truth, asked in (("covid", covid, covid | True), ("severe", severe, covid)):
         areas = [
             roc_auc_score(truth[asked & (numbers == fold)], probabilities[asked & (numbers == fold)])
             for numbers, probabilities in zip(found.folds, found.out_of_fold[outcome], strict=True)

@@ -144,7 +144,7 @@ def test_scans_that_fail_or_have_no_outcome_are_named_and_left_out(model, stoic,
         run_.add(row)
     data = labelled(run_.finish(), store, cohort.reference)
     assert data.patients == ["0000"]
-    assert data.covid.tolist() == [True]
+    assert data.outcomes["covid"].tolist() == [True]
     for message in (
         "scans without an outcome are left out: 0002",
         "patients without a scan are left out: 0099",

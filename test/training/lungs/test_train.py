@@ -4,7 +4,6 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,6 +31,7 @@ from balaitous.training.lungs.cases import (
     split_sides,
 )
 from balaitous.training.lungs.train import (
+    LungTraining,
     dice,
     diseased_pools,
     evaluate_lungs,
@@ -185,22 +185,13 @@ def test_dice_of_equal_and_of_disjoint_labels():
 
 # --- training
 
-TINY: dict[str, Any] = {
-    "steps": 30,
-    "batch": 2,
-    "learning_rate": 0.02,
-    "width": 8,
-    "depth": 3,
-    "grid": 64,
-    "variants": 1,
-    "seed": 3,
-}
+TINY = LungTraining(steps=30, batch=2, learning_rate=0.02, width=8, depth=3, grid=64, variants=1, seed=3)
 
 
 @pytest.fixture(scope="module")
 def trained(cases, tmp_path_factory) -> tuple[UNet, Path]:
     out = tmp_path_factory.mktemp("trained")
-    return train_lungs(cases, out, **TINY), out
+    return train_lungs(cases, out, TINY), out
 
 
 def batch_loss(network: UNet, cases: list[LungCase]) -> float:
@@ -213,7 +204,7 @@ def batch_loss(network: UNet, cases: list[LungCase]) -> float:
 @pytest.mark.slow
 def test_thirty_steps_lower_the_loss(trained, cases, tmp_path):
     network, _ = trained
-    untrained = train_lungs(cases, tmp_path, **{**TINY, "steps": 1})
+    untrained = train_lungs(cases, tmp_path, replace(TINY, steps=1))
     assert batch_loss(network, cases) < 0.8 * batch_loss(untrained, cases)
 
 
@@ -250,10 +241,10 @@ def test_a_training_that_is_killed_ends_with_the_same_weights_and_curve(
     with monkeypatch.context() as patched:
         patched.setattr(f"balaitous.training.lungs.train.{where}", killed_at(call, function))
         with pytest.raises(Killed):
-            train_lungs(cases, tmp_path, **TINY)
+            train_lungs(cases, tmp_path, TINY)
     assert not (tmp_path / "lung_unet.safetensors").exists()
     network, out = trained
-    resumed = train_lungs(cases[::-1], tmp_path, **TINY)
+    resumed = train_lungs(cases[::-1], tmp_path, TINY)
     assert same(network, resumed)
     for name in ("loss.csv", "lung_unet.safetensors", "training.json"):
         assert (tmp_path / name).read_bytes() == (out / name).read_bytes()
@@ -269,7 +260,7 @@ def test_the_loss_of_every_step_is_written(trained):
     curve = pd.read_csv(trained[1] / "loss.csv")
     assert curve.step.tolist() == list(range(1, 31))
     assert np.isfinite(curve.loss).all()
-    rates = curve.learning_rate.to_numpy() / TINY["learning_rate"]
+    rates = curve.learning_rate.to_numpy() / TINY.learning_rate
     rises, step = 4, np.arange(30)  # a tenth of the steps, and one
     assert rates[:rises] == pytest.approx([0.25, 0.5, 0.75, 1.0], rel=0.05)
     assert (np.diff(rates[rises - 1 :]) < 0).all()
@@ -289,7 +280,7 @@ def test_the_loss_of_every_step_is_written(trained):
 def test_other_settings_or_cases_do_not_mix_with_a_training_that_is_there(settings_, change, says, trained, cases):
     before = {path.name: path.read_bytes() for path in trained[1].iterdir() if path.is_file()}
     with pytest.raises(ValueError, match=says):
-        train_lungs(change(cases), trained[1], **TINY | settings_)
+        train_lungs(change(cases), trained[1], replace(TINY, **settings_))
     assert {path.name: path.read_bytes() for path in trained[1].iterdir() if path.is_file()} == before
 
 
@@ -298,19 +289,19 @@ def test_a_damaged_checkpoint_is_named(trained, cases, tmp_path):
     (tmp_path / "training.json").write_bytes((trained[1] / "training.json").read_bytes())
     (tmp_path / "checkpoint.pt").write_bytes(b"")
     with pytest.raises(WeightsError, match=r"checkpoint\.pt: expected the checkpoint .*Remove it"):
-        train_lungs(cases, tmp_path, **TINY)
+        train_lungs(cases, tmp_path, TINY)
 
 
 @pytest.mark.slow
 def test_training_can_start_from_weights_and_leaves_them_as_they_were(trained, cases, tmp_path):
     start = read_unet(str(trained[1] / "lung_unet.safetensors"))
     assert same(start, trained[0])
-    network = train_lungs(cases, tmp_path, **TINY | {"width": None, "steps": 2, "learning_rate": 1e-6}, start=start)
+    network = train_lungs(cases, tmp_path, replace(TINY, width=None, steps=2, learning_rate=1e-6), start=start)
     assert same(start, trained[0])
     assert not same(network, start)
     assert abs(batch_loss(network, cases) - batch_loss(start.eval(), cases)) < 0.1
     with pytest.raises(ValueError, match="width is that of the U-Net to start from"):
-        train_lungs(cases, tmp_path, **TINY, start=start)
+        train_lungs(cases, tmp_path, TINY, start=start)
 
 
 def test_weights_to_start_from_are_those_of_a_bundle_or_a_file(tmp_path):
@@ -326,7 +317,7 @@ def test_weights_to_start_from_are_those_of_a_bundle_or_a_file(tmp_path):
 
 def test_a_training_that_diverges_says_so(cases, tmp_path):
     with pytest.raises(ValueError, match=r"learning_rate must be lower than .*: the loss is nan at step \d+"):
-        train_lungs(cases, tmp_path, **TINY | {"learning_rate": 1e30})
+        train_lungs(cases, tmp_path, replace(TINY, learning_rate=1e30))
 
 
 @pytest.mark.slow
@@ -348,11 +339,11 @@ def test_evaluation_names_every_case(cases):
 def test_cases_without_lung_are_refused(cases, tmp_path):
     empty = replace(cases[0], labels=np.zeros_like(cases[0].labels))
     with pytest.raises(ValueError, match="case_21 has none"):
-        train_lungs([empty], tmp_path, **TINY)
+        train_lungs([empty], tmp_path, TINY)
     with pytest.raises(ValueError, match="at least one labelled volume"):
-        train_lungs([], tmp_path, **TINY)
+        train_lungs([], tmp_path, TINY)
     with pytest.raises(ValueError, match="Got case_21 twice"):
-        train_lungs([cases[0], cases[0]], tmp_path, **TINY)
+        train_lungs([cases[0], cases[0]], tmp_path, TINY)
 
 
 # --- the command
@@ -414,7 +405,7 @@ def test_the_command_goes_on_after_a_kill_and_writes_weights_that_can_be_packed(
     assert f"wrote {whole / 'lung_unet.safetensors'}" in printed
     assert "p32 pseudo-mask" in printed
     files = write_checkpoints(tmp_path / "others") | {"lung_unet": whole / "lung_unet.safetensors"}
-    bundle = pack(**files, out=tmp_path / "bundle", blocks_full=1, blocks_lung=1)
+    bundle = pack(files, tmp_path / "bundle", blocks={"encoder_full": 1, "encoder_lung": 1})
     assert same(read_unet(str(bundle)), read_unet(str(files["lung_unet"])))
 
     assert run_command(*lungs_command(scans, whole, "--steps", "4")) == 2
