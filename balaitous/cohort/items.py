@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydicom.tag import Tag
 
 from balaitous.cohort.addresses import is_url, reachable, redacted
+from balaitous.cohort.zips import pictures_in
 from balaitous.ct.dicom import read_header
 from balaitous.errors import InputError
 from balaitous.reading.headers import IMAGE_ENDINGS
@@ -128,7 +129,8 @@ def list_items(paths: Sequence[str | Path], model: Model, given: Mapping[str, An
         if not isinstance(path, Path):
             found: Sequence[Path | str] = items_at(path, model.reads)
         else:
-            found = list(items_in(path, model.reads)) if path.is_dir() else [path]
+            files = list(items_in(path, model.reads)) if path.is_dir() else [path]
+            found = [each for file in files for each in pictures_in(file, model.reads)]
         if not found:
             endings = ", ".join(ending for kind in model.reads for ending in KINDS[kind].endings)
             raise InputError(

@@ -43,6 +43,46 @@ def unpacked(path: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
+def members_of(path: Path) -> list[str]:
+    """Names of the files in an archive, ``/`` between their parts.
+
+    Raises
+    ------
+    InputError : as `unpacked`
+    """
+    with _opened(path) as archive:
+        return [member.filename for member in archive.infolist() if not member.is_dir()]
+
+
+@contextmanager
+def unpacked_member(path: Path, name: str) -> Iterator[Path]:
+    """One file of an archive, in a temporary folder that is removed on leaving.
+
+    Raises
+    ------
+    InputError : as `unpacked`, or there is no such member
+    """
+    with tempfile.TemporaryDirectory(prefix="balaitous-") as folder:
+        with _opened(path) as archive:
+            if name not in archive.namelist():
+                raise InputError(f"expected {name} in {path}, found no such member; check the name")
+            file = archive.extract(name, folder)
+        yield Path(file)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """An archive whose members were found harmless."""
+    try:
+        with _Archive(path) as file, zipfile.ZipFile(file) as archive:
+            _check_members(archive.infolist())
+            yield archive
+    except InputError:
+        raise
+    except Exception as error:  # zipfile lets a dozen types through for damaged archives
+        raise InputError(f"expected a whole zip file, cannot unpack it ({error}); pack it again") from error
+
+
 class _Archive(io.BufferedReader):
     """A zip file whose list of members, which zipfile reads at once, is not too long."""
 
