@@ -65,8 +65,8 @@ KINDS: Mapping[str, Kind] = {
         "picture",
         (*PICTURE_ENDINGS, *DICOM_ENDINGS),
         folders=False,
-        rule=f"a picture: a file ({', '.join(PICTURE_ENDINGS)}), or one frame of DICOM ({', '.join(DICOM_ENDINGS)}); a .zip "
-        "of such files is a folder of them",
+        rule=f"a picture: a file ({', '.join(PICTURE_ENDINGS)}), or one frame of DICOM ({', '.join(DICOM_ENDINGS)}); "
+        "a .zip of pictures is a folder of them",
     ),
 }
 
