@@ -8,6 +8,7 @@ from balaitous.errors import BalaitousError, InputError, NoLungError, WeightsErr
 if TYPE_CHECKING:
     from balaitous.ct.volume import read_ct
     from balaitous.severity.pipeline import Balaitous, Prediction
+    from balaitous.slices.pipeline import SliceClassifier, SlicePrediction
 
 __version__ = "2.0.0"
 
@@ -17,6 +18,8 @@ __all__ = [
     "InputError",
     "NoLungError",
     "Prediction",
+    "SliceClassifier",
+    "SlicePrediction",
     "WeightsError",
     "__version__",
     "read_ct",
@@ -26,6 +29,8 @@ __all__ = [
 LAZY = {
     "Balaitous": "balaitous.severity.pipeline",
     "Prediction": "balaitous.severity.pipeline",
+    "SliceClassifier": "balaitous.slices.pipeline",
+    "SlicePrediction": "balaitous.slices.pipeline",
     "read_ct": "balaitous.ct.volume",
 }
 

@@ -150,6 +150,44 @@ MODELS: dict[str, Model] = {
             good_for="Fitted on adults with suspected COVID-19 (STOIC 2021). The bundle mini is a demonstration: its "
             "probabilities mean nothing for a patient. Research use only, not for diagnosis.",
         ),
+        Model(
+            name="slices",
+            title="COVID-19 and five kinds of lesion from 2-D CT slices",
+            reads=("picture", "ct"),
+            outputs={
+                "covid": "COVID-19",
+                "ggo": "ground-glass opacity",
+                "consolidation": "consolidation",
+                "crazy_paving": "crazy paving",
+                "air_bronchogram": "air bronchogram",
+                "septal_thickening": "septal thickening",
+            },
+            bundles=("mini-slices",),
+            where="balaitous.slices.pipeline:SliceClassifier",
+            given=("series",),
+            columns={
+                "kind": "str",
+                "rows": "int",
+                "columns": "int",
+                "slices": "int",
+                "slices_used": "int",
+                "probability_covid_max": "float",
+                "slice_max": "int",
+                "z_max_mm": "float",
+                "converted": "str",
+                "seconds_read": "float",
+                "seconds_prepare": "float",
+                "seconds_network": "float",
+            },
+            shown={"slices": "{slices_used}"},
+            preparing="balaitous.slices.preparation",
+            limits="balaitous.slices.limits:LIMITS",
+            checking="balaitous.slices.parts:check_parts",
+            citation="Liu et al. 2020, medRxiv 2020.05.11.20097907 (LA-DNN)",
+            good_for="Trained on slices cut from figures of preprints, whose lesions are those of the captions: it "
+            "knows these sources well, other scanners and other pneumonias little. Research use only, not for "
+            "diagnosis.",
+        ),
     )
 }
 

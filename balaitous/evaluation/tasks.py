@@ -134,7 +134,13 @@ def outcome_of(text: str) -> int | None:
         return None
 
 
-def read_csv(path: Path, columns: Sequence[str], others: Sequence[str] = (), name_unused: bool = False) -> pd.DataFrame:
+def read_csv(
+    path: Path,
+    columns: Sequence[str],
+    others: Sequence[str] = (),
+    name_unused: bool = False,
+    unnamed: Sequence[str] = (),
+) -> pd.DataFrame:
     """A table of texts that has these columns, by the number of their line in the file.
 
     Parameters
@@ -142,6 +148,7 @@ def read_csv(path: Path, columns: Sequence[str], others: Sequence[str] = (), nam
     columns : that it must have, in any case and with spaces around them
     others : that it may have besides
     name_unused : whether columns that are neither are named in a warning
+    unnamed : what the first columns are called if they have no name
 
     Raises
     ------
@@ -154,7 +161,7 @@ def read_csv(path: Path, columns: Sequence[str], others: Sequence[str] = (), nam
             f"{path}: expected a CSV with {', '.join(columns)}; found: {reason_of(error)}. Check the path."
         ) from None
     known = (*columns, *others)
-    texts = parse_csv(content, str(path), known)
+    texts = parse_csv(content, str(path), known, unnamed=unnamed)
     table = pd.DataFrame(texts.rows, columns=list(dict.fromkeys(texts.columns)), index=texts.lines, dtype=object)
     with_columns(table, columns, path)
     if name_unused and (unused := texts.unused(known)):

@@ -9,15 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from balaitous.errors import WeightsError, reason_of
+from balaitous.networks.classifier import Classifier
 from balaitous.networks.unet import UNet
 from balaitous.networks.vit import ClassTokenEncoder
 
 # The network of each kind that bundles name. Its constructor's parameters are the keys of its architecture.
-KINDS: Mapping[str, type[nn.Module]] = {"unet": UNet, "vit": ClassTokenEncoder}
+KINDS: Mapping[str, type[nn.Module]] = {
+    "unet": UNet,
+    "vit": ClassTokenEncoder,
+    "timm": Classifier,
+}
 
 # From a bundle's numbers a network is laid out before its file is compared with it: absurd ones would take for ever.
 # Four times and more what any published network has.
-MOST = {"classes": 1024, "depth": 12, "width": 4096, "blocks": 256}
+MOST = {"classes": 1024, "depth": 12, "width": 4096, "blocks": 256, "outputs": 1024}
 FRACTIONS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 SHOWN = 3  # names of tensors that a message shows of each fault
@@ -58,7 +63,8 @@ def build_network(architecture: Mapping[str, Any], *, source: str = "architectur
 
     Parameters
     ----------
-    architecture : ``{"kind": "unet", "classes", "depth", "width"}`` or ``{"kind": "vit", "timm_name", "blocks"}``
+    architecture : ``{"kind": "unet", "classes", "depth", "width"}``, ``{"kind": "vit", "timm_name", "blocks"}`` or
+        ``{"kind": "timm", "timm_name", "outputs"}``
     source : the file and the network, for the message
 
     Raises

@@ -24,7 +24,7 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 PRECISIONS = ("auto", *DTYPES, "int8")
 
 # one slice's activations of the U-Net fit into memory that is at hand; the ViT's weights serve several slices at a time
-CPU_CHUNK = {"unet": 1, "vit": 4}
+CPU_CHUNK = {"unet": 1, "vit": 4, "timm": 4}
 LARGEST_CHUNK = 64
 SLICE_BYTES = 256 << 20  # what the published U-Net needs for a slice, and ViT-L for its two orientations, in fp32
 
@@ -149,7 +149,7 @@ def has_vnni() -> bool:
 
 
 def default_chunk(kind: str, device: torch.device) -> int:
-    """Slices a chunk of a network ("unet" or "vit"): few on a CPU; on a GPU as many as half its memory holds.
+    """Slices a chunk of a network (a key of `CPU_CHUNK`): few on a CPU; on a GPU as many as half its memory holds.
 
     All of its memory, not what is free: the size shows in the last digits, and they shall not depend on neighbours.
     """

@@ -35,20 +35,52 @@ def unpacked(path: Path) -> Iterator[Path]:
         folder or is there twice, or with image files and no DICOM.
     """
     with tempfile.TemporaryDirectory(prefix="balaitous-") as folder:
-        try:
-            with _Archive(path) as file, zipfile.ZipFile(file) as archive:
-                _check_members(archive.infolist())
-                for member in in_time(archive.infolist()):
-                    if not _is_litter(member):
-                        archive.extract(member, folder)
+        with _opened(path, "a DICOM folder") as archive:
+            for member in in_time(archive.infolist()):
+                if not _is_litter(member):
+                    archive.extract(member, folder)
             _check_content(path, Path(folder))
-        except InputError:
-            raise
-        except Exception as error:  # zipfile lets a dozen types through for damaged archives
-            raise InputError(
-                f"expected a whole zip file of a DICOM folder, cannot unpack it ({error}); pack the folder again"
-            ) from error
         yield Path(folder)
+
+
+def members_of(path: Path) -> list[str]:
+    """Names of the files in an archive but litter, ``/`` between their parts.
+
+    Raises
+    ------
+    InputError : as `unpacked`
+    """
+    with _opened(path, "pictures") as archive:
+        return [member.filename for member in archive.infolist() if not (member.is_dir() or _is_litter(member))]
+
+
+@contextmanager
+def unpacked_member(path: Path, name: str) -> Iterator[Path]:
+    """One file of an archive, in a temporary folder that is removed on leaving.
+
+    Raises
+    ------
+    InputError : as `unpacked`, or there is no such member
+    """
+    with tempfile.TemporaryDirectory(prefix="balaitous-") as folder:
+        with _opened(path, "pictures") as archive:
+            if name not in archive.namelist():
+                raise InputError(f"expected {name} in {path}, found no such member; check the name")
+            file = archive.extract(name, folder)
+        yield Path(file)
+
+
+@contextmanager
+def _opened(path: Path, what: str) -> Iterator[zipfile.ZipFile]:
+    """An archive whose members were found harmless; what goes wrong while it is open becomes an InputError."""
+    try:
+        with _Archive(path) as file, zipfile.ZipFile(file) as archive:
+            _check_members(archive.infolist())
+            yield archive
+    except InputError:
+        raise
+    except Exception as error:  # zipfile lets a dozen types through for damaged archives
+        raise InputError(f"expected a whole zip file of {what}, cannot unpack it ({error}); pack it again") from error
 
 
 class _Archive(io.BufferedReader):

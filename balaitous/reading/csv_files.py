@@ -10,8 +10,9 @@ import csv
 import errno
 import io
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from types import MappingProxyType
 
@@ -56,7 +57,11 @@ def bytes_of(path: Path) -> bytes:
 
 
 def parse_csv(
-    content: bytes, name: str, known: Iterable[str], same: Mapping[str, str] = MappingProxyType({})
+    content: bytes,
+    name: str,
+    known: Iterable[str],
+    same: Mapping[str, str] = MappingProxyType({}),
+    unnamed: Sequence[str] = (),
 ) -> CsvTable:
     """The table in a CSV file; lines that hold nothing are left out, and named in a warning.
 
@@ -65,6 +70,7 @@ def parse_csv(
     name : of the file, for messages
     known : columns that its reader knows; they are found in any case and with spaces around them
     same : other people's names of known columns, in lower case
+    unnamed : what the first columns are called if they have no name
 
     Raises
     ------
@@ -91,6 +97,7 @@ def parse_csv(
             "points in decimals (0.93)."
         )
     own = {each.lower(): each for each in known} | dict(same)
+    header = [each or called for each, called in zip_longest(header, unnamed[: len(header)], fillvalue="")]
     columns = tuple(own.get(each.lower(), each) for each in header)
     if twice := sorted({each for each in columns if each in own.values() and columns.count(each) > 1}):
         raise InputError(f"{name} has several columns for {', '.join(twice)}. Keep one of each.")

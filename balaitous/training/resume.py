@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from balaitous.errors import WeightsError, first_few, reason_of
 from balaitous.files import refuse_others, remove_partials, replacing, write_whole
@@ -148,3 +149,13 @@ def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def cosine(start: float, end: float, share: float) -> float:
     """Value after `share` of half a cosine from `start` to `end`."""
     return end + (start - end) * (1 + math.cos(math.pi * min(max(share, 0.0), 1.0))) / 2
+
+
+@torch.no_grad()
+def update_average(average: dict[str, Tensor], network: nn.Module, decay: float) -> None:
+    """Exponential moving average of weights and batch statistics (counters are copied)."""
+    for key, tensor in network.state_dict().items():
+        if tensor.is_floating_point():
+            average[key].lerp_(tensor, 1 - decay)
+        else:
+            average[key].copy_(tensor)

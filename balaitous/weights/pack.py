@@ -72,6 +72,7 @@ def write_bundle(
     model: str,
     networks: Mapping[str, NetworkWeights],
     arrays: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+    calibration: Mapping[str, Any] | None = None,
     dtype: str | None = "float16",
     card: str | None = None,
 ) -> Path:
@@ -82,6 +83,7 @@ def write_bundle(
     out : its folder
     model : whose bundle it is
     networks, arrays : by the model's names for them; a name is one or the other
+    calibration : as `Bundle.calibration` has it
     dtype : of the stored networks, "float32" or "float16", which networks widen when they are loaded; None: as they
         are. Arrays are stored as they are
     card : text of ``CARD.md``; None: what `card_of` makes of the facts
@@ -115,6 +117,8 @@ def write_bundle(
                 safetensors.numpy.save_file(dict(numbers), file)
                 records["arrays"][name] = fingerprint(file)
             content = {"format_version": FORMAT_VERSION, "model": model} | asdict(facts) | records
+            if calibration:
+                content["calibration"] = dict(calibration)
             write_facts(partial, content)
             (partial / CARD_FILE).write_text(card or card_of(content), encoding="utf-8")
             for path in partial.glob("*.safetensors"):  # safetensors makes files that only their owner can read

@@ -83,3 +83,9 @@ def test_every_table_that_is_written_is_read_back_but_for_spaces_at_the_ends(row
     expected = [tuple(each.strip() for each in row) for row in rows]
     table = parse(content.getvalue())
     assert [tuple(row.values()) for row in table.rows] == [row for row in expected if any(row)]
+
+
+def test_first_columns_without_a_name_get_one_where_their_reader_knows_what_they_are():
+    table = parse_csv(b",,label,\na,p1,1,x\n", "t.csv", KNOWN, unnamed=("picture", "patient"))
+    assert table.columns == ("picture", "patient", "label", "")
+    assert parse_csv(b"path\na\n", "t.csv", KNOWN, unnamed=("picture", "patient")).columns == ("path",)

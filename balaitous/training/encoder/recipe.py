@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from balaitous.errors import InputError, reason_of
-from balaitous.files import open_regular
+from balaitous.training import recipes
 from balaitous.training.encoder.ibot import IbotSettings
 from balaitous.training.encoder.views import ViewSettings
 from balaitous.training.resume import cosine
@@ -18,7 +14,6 @@ FOLDER = Path(__file__).parent / "recipes"
 PRECISIONS = ("fp32", "bf16", "fp16")
 BATCH_OF_RATE = 256  # slices a step that `learning_rate` is for
 LEAST_RATE = 1e-6
-LARGEST = 2**31 - 1  # of every number
 
 
 @dataclass(frozen=True)
@@ -85,50 +80,8 @@ def check_views(recipe: Recipe, patch: int) -> None:
 
 
 def read_recipe(recipe: str | Path) -> Recipe:
-    """A recipe by name ("stoic", "mini"), or from a TOML file; what it leaves out keeps its default.
-
-    Raises
-    ------
-    InputError : missing, no TOML, or a name or value that no recipe has
-    """
-    named = FOLDER / f"{recipe}.toml"
-    path = named if named.exists() else Path(recipe)
-    try:
-        with open_regular(path) as file:
-            return from_mapping(Recipe, tomllib.load(file))
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        names = ", ".join(sorted(each.stem for each in FOLDER.glob("*.toml")))
-        raise InputError(f"{recipe}: expected a recipe ({names}, or a TOML file), found: {reason_of(error)}.") from None
-
-
-def from_mapping(kind: type, content: Mapping[str, Any]) -> Any:
-    """A dataclass from what a file says of its fields; lists become tuples, tables dataclasses."""
-    known = {each.name: each for each in fields(kind)}
-    if unknown := sorted(content.keys() - known.keys()):
-        raise ValueError(f"unknown {', '.join(unknown)} (known: {', '.join(known)})")
-    values = {}
-    for name, value in content.items():
-        default = getattr(kind(), name)
-        if is_dataclass(default) and isinstance(value, dict):
-            value = from_mapping(type(default), value)
-        elif not is_like(value, default):
-            raise ValueError(
-                f"{name} must be like {default}, numbers from 0 to {LARGEST}. Got {repr(value)[:80]} instead"
-            )
-        values[name] = tuple(value) if isinstance(value, list) else value
-    return kind(**values)
-
-
-def is_like(value: Any, default: Any) -> bool:
-    """Whether a value of a file may take a default's place: a text, or as many numbers that make sense."""
-    if isinstance(default, tuple):
-        return isinstance(value, list) and len(value) == len(default) and all(map(is_like, value, default))
-    if isinstance(default, str):
-        return isinstance(value, str)
-    if is_dataclass(default):
-        return False
-    kinds = (int, float) if isinstance(default, float) else (int,)  # a bool is neither; `blocks` may be None
-    return type(value) in kinds and 0 <= value <= LARGEST
+    """A recipe by name ("stoic", "mini"), or from a TOML file, as `balaitous.training.recipes.read_recipe`."""
+    return recipes.read_recipe(Recipe, recipe, FOLDER)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ from balaitous.severity.parts import open_parts
 from balaitous.text import as_cell, printable
 from balaitous.training.lungs.augment import draw_slice
 from balaitous.training.lungs.cases import IGNORE, LungCase, add_disease, cached_case, case_digest, digest
-from balaitous.training.resume import Curve, Resumable, cosine
+from balaitous.training.resume import Curve, Resumable, cosine, update_average
 from balaitous.weights.pack import read_state
 from balaitous.weights.search import find_bundle
 
@@ -269,16 +269,6 @@ def learning_rate_factor(step: int, steps: int) -> float:
 def state_digest(network: UNet) -> str:
     """Identity of a network: the start of the SHA-256 of its tensors, in hexadecimal."""
     return digest(tensor.cpu().contiguous().numpy().data for tensor in network.state_dict().values())
-
-
-@torch.no_grad()
-def update_average(average: dict[str, Tensor], network: UNet, decay: float) -> None:
-    """Exponential moving average of weights and batch statistics (counters are copied)."""
-    for key, tensor in network.state_dict().items():
-        if tensor.is_floating_point():
-            average[key].lerp_(tensor, 1 - decay)
-        else:
-            average[key].copy_(tensor)
 
 
 def read_unet(weights: str) -> UNet:
