@@ -36,7 +36,7 @@ def test_two_models_are_compared_on_the_same_patients():
 
 
 def test_an_absent_class_gives_a_reason_instead_of_a_number(tmp_path):
-    nobody = Reference(PATIENTS, COVID, np.zeros(120, bool))
+    nobody = Reference(PATIENTS, {"covid": COVID.astype(float), "severe": np.zeros(120)})
     evaluation = evaluate(noisy("a.csv", 0.4), nobody, bootstraps=200)
     severe = metrics_of(evaluation)["aggregates"]["auc_severe"]
     assert severe["value"] is None

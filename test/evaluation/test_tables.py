@@ -42,9 +42,9 @@ def test_any_table_with_the_three_columns_will_do_and_numbers_may_be_names(tmp_p
     writers[ending](path, **({"orient": "records"} if ending == "json" else {"index": False}))
     found = read_predictions(path)
     assert list(found.patients) == ["7", "8"]
-    assert found.covid.tolist() == [0.25, 1]
-    assert found.severe[0] == 0.5
-    assert math.isnan(found.severe[1])
+    assert found.probabilities["covid"].tolist() == [0.25, 1]
+    assert found.probabilities["severe"][0] == 0.5
+    assert math.isnan(found.probabilities["severe"][1])
 
 
 @pytest.mark.parametrize(

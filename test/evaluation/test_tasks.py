@@ -10,24 +10,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from balaitous.errors import InputError
-from balaitous.evaluation.tasks import (
+from balaitous.evaluation.matching import (
     DuplicatePredictionsError,
     ExtraPredictionsError,
     InvalidPredictionsError,
     MissingPredictionsError,
-    Predictions,
-    Reference,
     match,
-    read_reference,
 )
+from balaitous.evaluation.tasks import Predictions, Reference, read_reference
 
-REFERENCE = Reference(["1", "2", "3"], np.array([True, True, False]), np.array([True, False, False]))
+
+def asked(patients, covid, severe):
+    """A reference of severity's two questions."""
+    return Reference(patients, {"covid": np.array(covid, float), "severe": np.array(severe, float)})
+
+
+def answers(covid, severe):
+    return {"covid": np.array(covid), "severe": np.array(severe)}
+
+
+REFERENCE = asked(["1", "2", "3"], [1, 1, 0], [1, 0, 0])
 
 
 def predicted(*patients, failed=()):
     """Predictions of these patients: 0.1, 0.2, … and 0.05 more."""
     covid = np.arange(1, len(patients) + 1) / 10
-    return Predictions("table.csv", patients, covid, covid + 0.05, {name: "no lung found." for name in failed})
+    return Predictions("table.csv", patients, answers(covid, covid + 0.05), {name: "no lung found." for name in failed})
 
 
 def write(path, content):
@@ -48,9 +56,9 @@ def test_covid_is_asked_of_all_and_severity_of_those_with_covid():
 def test_the_order_of_predictions_does_not_matter(order):
     patients = [str(each) for each in range(9)]
     covid = np.arange(9) % 2 == 0
-    reference = Reference(patients, covid, covid)
+    reference = asked(patients, covid, covid)
     values = np.linspace(0, 1, 9)[list(order)]
-    tasks = match(Predictions("t", [patients[each] for each in order], values, 1 - values), reference)
+    tasks = match(Predictions("t", [patients[each] for each in order], answers(values, 1 - values)), reference)
     assert tasks["covid"].probability == pytest.approx(np.linspace(0, 1, 9))
 
 
@@ -72,13 +80,13 @@ def test_who_is_missing_extra_or_duplicate_is_named(predictions, error, message)
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -0.1, 1.1])
 def test_what_is_no_probability_is_refused_also_where_it_would_not_count(value):
-    predictions = Predictions("t", ["1", "2", "3"], np.array([0.1, 0.2, 0.3]), np.array([0.1, 0.2, value]))
+    predictions = Predictions("t", ["1", "2", "3"], answers([0.1, 0.2, 0.3], [0.1, 0.2, value]))
     with pytest.raises(InvalidPredictionsError, match=r"found others for 3, such as 0\.3 \(COVID-19\) and .*severe"):
         match(predictions, REFERENCE)
 
 
 def test_of_many_names_the_first_few_are_shown():
-    reference = Reference([str(each) for each in range(20)], np.ones(20, bool), np.ones(20, bool))
+    reference = asked([str(each) for each in range(20)], np.ones(20), np.ones(20))
     with pytest.raises(MissingPredictionsError, match="found none for 1, 2, 3, 4, 5 and 14 more"):
         match(predicted("0"), reference)
 
@@ -92,7 +100,7 @@ def test_of_many_names_the_first_few_are_shown():
     ],
 )
 def test_an_absent_class_is_said(covid, severe, gaps):
-    reference = Reference(["1", "2", "3"], np.array(covid, bool), np.array(severe, bool))
+    reference = asked(["1", "2", "3"], covid, severe)
     for task, gap in zip(match(predicted("1", "2", "3"), reference).values(), gaps, strict=True):
         assert (task.gap is None) == (gap is None)
         if gap:
@@ -105,8 +113,8 @@ def test_an_absent_class_is_said(covid, severe, gaps):
 def test_a_reference_is_read_as_the_challenge_publishes_it(tmp_path):
     reference = read_reference(write(tmp_path / "r.csv", "\ufeffPatientID,probCOVID,probSevere\n007,1,1.0\nNA, 0,\n"))
     assert list(reference.patients) == ["007", "NA"]
-    assert reference.covid.tolist() == [True, False]
-    assert reference.severe.tolist() == [True, False]
+    assert reference.outcomes["covid"].tolist() == [1, 0]
+    assert reference.outcomes["severe"].tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(
