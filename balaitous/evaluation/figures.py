@@ -62,10 +62,15 @@ def figures_of(evaluation: Evaluation) -> dict[str, Figure]:
     return figures
 
 
+def rows_of(count: int) -> tuple[int, int]:
+    """How many panels stand side by side, and in how many rows."""
+    across = 2 if count == 4 else min(count, PANELS_IN_A_ROW)
+    return across, -(-count // across)
+
+
 def grid_of(count: int, inches: tuple[float, float]) -> tuple[Figure, NDArray]:
     """A figure, and its first panels in rows, each of a size in inches; panels that are too many are left white."""
-    across = min(count, PANELS_IN_A_ROW)
-    down = -(-count // across)
+    across, down = rows_of(count)
     figure = Figure(figsize=(inches[0] * across, inches[1] * down), layout="constrained")
     panels = figure.subplots(down, across, squeeze=False).ravel()
     for axes in panels[count:]:
@@ -200,8 +205,7 @@ def pair_figure(model: Evaluated, first: NDArray[np.float64]) -> Figure:
 def calibration_figure(models: Sequence[Evaluated]) -> Figure:
     """Observed share against predicted probability, a panel a task; below, how often each probability was said."""
     keys = shown_tasks(models)
-    across = min(len(keys), PANELS_IN_A_ROW)
-    down = -(-len(keys) // across)
+    across, down = rows_of(len(keys))
     figure = Figure(figsize=(PANEL_INCHES * across, (PANEL_INCHES + 1.2) * down), layout="constrained")
     grid = figure.subplots(2 * down, across, squeeze=False, sharex=True, height_ratios=(4, 1) * down)
     pairs = [pair for row in range(down) for pair in zip(*grid[2 * row : 2 * row + 2], strict=True)]
@@ -210,6 +214,7 @@ def calibration_figure(models: Sequence[Evaluated]) -> Figure:
     for (axes, below), key in zip(pairs[: len(keys)], keys, strict=True):
         axes.set(title=models[0].tasks[key].title, ylabel="observed share", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         below.set(xlabel="predicted probability", ylabel=models[0].tasks[key].unit)
+        below.tick_params(labelbottom=True)
         axes.plot([0, 1], [0, 1], **CHANCE)
         for colour, task, metrics in curves(axes, models, key):
             fit = metrics.calibration

@@ -29,6 +29,7 @@ td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 img { width: 100%; } .note { color: #555; font-size: .9em; }
 .use { border-left: 4px solid #c8551b; padding-left: .7rem; }
 """
+OWN_SIZE = "width: auto; max-width: 100%"  # of figures with few panels, which would be blown up
 SEVERITY_NOTES = (
     f"Intervals cover {LEVEL:.0%}. AUC: area under the ROC curve, with DeLong's interval and that of a bootstrap that "
     "draws patients again; the band of the ROC curve is the bootstrap's, at each point for itself.",
@@ -83,7 +84,10 @@ def page(evaluation: Evaluation, figures: Mapping[str, Path]) -> str:
         parts += [table(("task", "average precision", *CALL_TITLES), other_difference_rows(evaluation))]
     for name, path in figures.items():
         content = base64.b64encode(path.read_bytes()).decode()
-        parts += [f"<h2>{escape(name)}</h2>", f'<img alt="{escape(name)}" src="data:image/svg+xml;base64,{content}">']
+        size = "" if evaluation.groups is None else f' style="{OWN_SIZE}"'
+        image = f'<img alt="{escape(name)}"{size} src="data:image/svg+xml;base64,{content}">'
+        parts += [f"<h2>{escape(name)}</h2>", image]
+    parts += [] if evaluation.groups is None else ["<h2>Calibration in numbers</h2>"]
     parts += [
         table(
             ("task", "model", "Brier score", "of the prevalence", "slope", "intercept"), calibration_rows(evaluation)

@@ -137,7 +137,7 @@ def test_too_few_patients_of_a_class_are_refused():
 
 
 def test_unknown_methods_are_refused():
-    with pytest.raises(ValueError, match=r"method must be one of platt, isotonic\. Got 'beta'"):
+    with pytest.raises(ValueError, match=r"method must be one of platt, isotonic, temperature\. Got 'beta'"):
         fit(miscalibrated(5), "beta")
 
 
