@@ -209,7 +209,7 @@ def call_rows(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
     """A row a result and threshold: name, threshold and how it was chosen, and each of `CALLS`."""
     for _, metrics, *head in results(evaluation):
         for calls in metrics.scores.calls if metrics and metrics.scores else ():
-            threshold = f"{calls.threshold:.3f} ({calls.chosen})"
+            threshold = calls.chosen if "given" in calls.chosen else f"{calls.threshold:.3f}, {calls.chosen}"
             yield (*head, threshold, *(format_estimate(calls.estimates[name]) for name in CALLS))
 
 
