@@ -198,7 +198,7 @@ def with_temperature(tasks: Mapping[str, Task]) -> tuple[dict[str, Task], dict[s
             left_out[key] = str(error)
             log.warning("not calibrated: %s", error)
     if not good:
-        raise InputError(f"no output can be calibrated. {next(iter(left_out.values()))}.")
+        raise InputError(f"no output can be calibrated, such as {next(iter(left_out.values()))}")
     return good, left_out
 
 

@@ -149,3 +149,13 @@ def test_severity_is_evaluated_and_calibrated_from_the_same_files_as_ever(tmp_pa
     }
     assert run_command("weights", "calibrate", *given, "--weights", "mini", "--out", tmp_path / "new") == 0
     assert open_bundle(tmp_path / "new").calibrated_by == "platt"
+
+
+def test_where_no_output_can_be_calibrated_one_is_named_with_the_reason(tmp_path, bundle, capsys):
+    table, reference = write_findings(tmp_path)
+    lines = pd.read_csv(table).drop(columns="bundle_sha256")
+    for output in FINDER.outputs:
+        lines[f"probability_{output}"] = 0.5
+    lines.to_csv(table, index=False)
+    assert calibrate("finder", table, reference, bundle(FINDER), tmp_path / "new") == 3
+    assert "no output can be calibrated, such as sick: expected predictions that rise" in capsys.readouterr().err
