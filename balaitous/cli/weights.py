@@ -12,6 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from balaitous.cli.console import UsageError, Weights, err, fail, out, set_up_logging, usage_errors
 from balaitous.errors import WeightsError
+from balaitous.models import DEFAULT, find_model, imported
 
 weights_app = typer.Typer(help="List, fetch, verify and pack weight bundles.", no_args_is_help=True)
 
@@ -126,21 +127,32 @@ def quantize_weights(
 @weights_app.command("calibrate")
 def calibrate_weights(
     predictions: Annotated[Path, typer.Option(help="Of patients that the bundle was not trained on; as `evaluate`.")],
-    reference: Annotated[Path, typer.Option(help="CSV with PatientID,probCOVID,probSevere.")],
+    reference: Annotated[Path, typer.Option(help="CSV of what is true, as `evaluate` reads it.")],
     folder: Annotated[Path, typer.Option("--out", help="The new bundle's folder, new or empty.")],
     weights: Weights = None,
-    method: Annotated[str, typer.Option(help="platt, or isotonic for hundreds of patients.")] = "platt",
+    method: Annotated[
+        str | None,
+        typer.Option(help="Severity: platt, the default, or isotonic for hundreds of patients. Others: temperature."),
+    ] = None,
+    model: Annotated[str, typer.Option(help="Whose predictions they are; see `balaitous info`.")] = DEFAULT,
 ) -> None:
     """Make a bundle with the same weights that knows how to calibrate; `predict --calibrated` does it."""
-    from balaitous.container.submission import read_predictions
-    from balaitous.evaluation.calibration import calibrate, summary_lines
-    from balaitous.evaluation.tasks import read_reference
-    from balaitous.severity.parts import open_parts
+    set_up_logging(verbose=False)
+    from balaitous.container.submission import read_predictions_of
+    from balaitous.evaluation.calibration import calibrate, methods_of, summary_lines
+    from balaitous.evaluation.tables import read_reference_of
+    from balaitous.weights.bundle import open_bundle
     from balaitous.weights.search import find_bundle
 
-    bundle = open_parts(find_bundle(weights))
     with usage_errors():
-        before, after = calibrate(read_predictions(predictions), read_reference(reference), bundle, folder, method)
+        row = find_model(model)
+    bundle = find_bundle(weights, row)
+    if row.checking:
+        imported(row.checking)(bundle)
+    truth = read_reference_of(reference, row)
+    found = read_predictions_of(row, predictions, truth.key)
+    with usage_errors():
+        before, after = calibrate(found, truth, open_bundle(bundle), folder, method or methods_of(row)[0], row)
     for line in summary_lines(before, after):
         out.print(line)
     out.print(f"wrote {folder}")

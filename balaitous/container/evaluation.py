@@ -37,7 +37,7 @@ def evaluate_submission(input_dir: Path, output_dir: Path, ground_truth: Path = 
     """
     remove_answers(output_dir, "evaluate")
     reference = read_reference(find_reference(ground_truth))
-    log.info("reference: %d patients, %d with COVID-19", len(reference.patients), reference.covid.sum())
+    log.info("reference: %d patients, %d with COVID-19", len(reference.patients), reference.outcomes["covid"].sum())
     evaluation = evaluate(read_submission(input_dir / SUBMISSION_FILE), reference)
     metrics = metrics_of(evaluation)
     for name, found in metrics["aggregates"].items():

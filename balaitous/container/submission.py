@@ -10,12 +10,27 @@ from typing import Any
 from balaitous.container.answers import PROBABILITY_FILES, RESULTS_FILE
 from balaitous.errors import InputError
 from balaitous.evaluation.tables import EXPECTED, PROBABILITIES, TABLE_ENDINGS, read_json, read_table
-from balaitous.evaluation.tasks import Predictions, predictions_of
+from balaitous.evaluation.tasks import PATIENT, Predictions, predictions_of
+from balaitous.models import DEFAULT, Model
 from balaitous.reading.headers import scan_name
 
 SUBMISSION_FILE = "predictions.json"
 SUCCEEDED = "Succeeded"  # status of a job, in the platform's words
 OTHERS = f"or a folder of Grand Challenge outputs, or {SUBMISSION_FILE}."
+
+
+def read_predictions_of(model: Model, path: Path, key: str = PATIENT) -> Predictions:
+    """Predictions of a model: of severity in whatever form, of the others as a table.
+
+    Parameters
+    ----------
+    key : the column with the names
+
+    Raises
+    ------
+    InputError : it is missing, or none of these
+    """
+    return read_predictions(path) if model.name == DEFAULT else read_table(path, model.outputs, key)
 
 
 def read_predictions(path: Path) -> Predictions:

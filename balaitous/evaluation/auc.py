@@ -1,14 +1,17 @@
-"""Area under the ROC curve, with intervals: DeLong's, and of the platform's bootstrap; and a paired test of two models.
+"""Area under the ROC curve, with intervals: DeLong's, and of a bootstrap; and a paired test of two models.
+
+The bootstrap is the platform's where every patient stands for themselves, and else that of `resampling.py`, which draws
+groups whole; DeLong's variance is then Obuchowski's, which is DeLong's where every group is one patient.
 
 References
 ----------
 DeLong, DeLong, Clarke-Pearson 1988, doi:10.2307/2531595: the variance of one area and of the difference of two.
+Obuchowski 1997, doi:10.2307/2533958: the same where patients come in groups.
 Sun, Xu 2014, doi:10.1109/LSP.2014.2337313: its computation from midranks, in O(n log n).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,20 +20,19 @@ from numpy.typing import NDArray
 from scipy.stats import norm, rankdata
 from sklearn.metrics import roc_auc_score
 
-LEVEL = 0.95  # of every interval
-BOOTSTRAPS = 1000
-DRAWS_AT_A_TIME = 1_000_000  # patients drawn, so that memory does not grow with their number
+from balaitous.evaluation.resampling import (
+    BOOTSTRAPS,
+    LEVEL,
+    Estimate,
+    band_of,
+    counts_of,
+    draws_of,
+    interval,
+    percentiles,
+    resampled,
+)
+
 GRID = np.linspace(0, 1, 101)  # of 1 - specificity, for the band around a ROC curve: the library's
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its 95 % interval; None where there is none, and why."""
-
-    value: float | None
-    ci_low: float | None = None
-    ci_high: float | None = None
-    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,9 @@ class Difference:
     p_value_bootstrap: float
 
 
-def area(outcome: NDArray, scores: NDArray, bootstraps: int = BOOTSTRAPS, seed: int = 0) -> Auc:
+def area(
+    outcome: NDArray, scores: NDArray, bootstraps: int = BOOTSTRAPS, seed: int = 0, groups: NDArray | None = None
+) -> Auc:
     """Area under the ROC curve with its intervals.
 
     Parameters
@@ -68,16 +72,26 @@ def area(outcome: NDArray, scores: NDArray, bootstraps: int = BOOTSTRAPS, seed: 
     outcome : (patients,) bool, with both classes
     scores : (patients,) any numbers, larger where the outcome is more probable
     bootstraps, seed : as `bootstrap_interval`
+    groups : (patients,) codes of what is drawn together; None: every patient for themselves, by the platform's library
     """
     value = float(roc_auc_score(outcome, scores))
-    standard_error = delong_standard_error(*placements(outcome, scores))
-    low, high, band = bootstrap_interval(outcome, scores, bootstraps, seed)
-    return Auc(
-        delong=normal_interval(value, standard_error, 0.0, 1.0),
-        bootstrap=Estimate(value, low, high),
-        standard_error=standard_error,
-        band=band,
-    )
+    standard_error = delong_standard_error(*placements(outcome, scores), *groups_of_classes(outcome, groups))
+    if groups is None:
+        low, high, band = bootstrap_interval(outcome, scores, bootstraps, seed)
+        bootstrap = Estimate(value, low, high)
+    else:
+        drawn = [
+            (counts.areas(), counts.sensitivities(GRID))
+            for counts in (counts_of(outcome, scores, weights) for weights in draws_of(groups, bootstraps, seed))
+        ]
+        areas, curves = (np.concatenate(each) for each in zip(*drawn, strict=True))
+        bootstrap, band = interval(value, areas), band_of(curves)
+    return Auc(normal_interval(value, standard_error, 0.0, 1.0), bootstrap, standard_error, band)
+
+
+def groups_of_classes(outcome: NDArray, groups: NDArray | None) -> tuple[NDArray, ...]:
+    """Groups of the patients with and of those without the outcome; nothing where there are none."""
+    return () if groups is None else (groups[outcome], groups[~outcome])
 
 
 def bootstrap_interval(
@@ -104,7 +118,12 @@ def bootstrap_interval(
 
 
 def compare(
-    outcome: NDArray, first: NDArray, second: NDArray, bootstraps: int = BOOTSTRAPS, seed: int = 0
+    outcome: NDArray,
+    first: NDArray,
+    second: NDArray,
+    bootstraps: int = BOOTSTRAPS,
+    seed: int = 0,
+    groups: NDArray | None = None,
 ) -> Difference:
     """Difference of two models' areas on the same patients, with DeLong's test and a paired bootstrap.
 
@@ -112,18 +131,27 @@ def compare(
     ----------
     outcome : (patients,) bool, with both classes
     first, second : (patients,) the models' scores
+    groups : as `area`; None: each class is drawn on its own
     """
     # The variance of the difference of placements is that of the areas' difference, their covariance included.
     positive, negative = (a - b for a, b in zip(placements(outcome, first), placements(outcome, second), strict=True))
     value = float(positive.mean())
-    standard_error = delong_standard_error(positive, negative)
-    drawn = np.concatenate([a.areas() - b.areas() for a, b in resampled([first, second], outcome, bootstraps, seed)])
+    standard_error = delong_standard_error(positive, negative, *groups_of_classes(outcome, groups))
+    if groups is None:
+        pairs = resampled([first, second], outcome, bootstraps, seed)
+    else:
+        pairs = (
+            tuple(counts_of(outcome, scores, weights) for scores in (first, second))
+            for weights in draws_of(groups, bootstraps, seed)
+        )
+    drawn = np.concatenate([a.areas() - b.areas() for a, b in pairs])
+    drawn = drawn[np.isfinite(drawn)]
     # Twice the share of draws on the far side of 0; one is added, as the sample itself is a draw that could have been.
-    tail = (min((drawn <= 0).sum(), (drawn >= 0).sum()) + 1) / (bootstraps + 1)
+    tail = (min((drawn <= 0).sum(), (drawn >= 0).sum()) + 1) / (len(drawn) + 1)
     return Difference(
         delong=normal_interval(value, standard_error, -1.0, 1.0),
         p_value_delong=two_sided(value, standard_error),
-        bootstrap=Estimate(value, *percentiles(drawn)),
+        bootstrap=Estimate(value, *percentiles(drawn)) if groups is None else interval(value, drawn, bootstraps),
         p_value_bootstrap=float(min(1.0, 2 * tail)),
     )
 
@@ -143,11 +171,36 @@ def placements(outcome: NDArray, scores: NDArray) -> tuple[NDArray[np.float64], 
     return negatives_below / len(negatives), 1 - positives_below / len(positives)
 
 
-def delong_standard_error(positive: NDArray, negative: NDArray) -> float | None:
-    """Standard error of the mean of placements (or of their differences); None where a class has a single patient."""
-    if min(len(positive), len(negative)) < 2:
-        return None
-    return float(np.sqrt(positive.var(ddof=1) / len(positive) + negative.var(ddof=1) / len(negative)))
+def delong_standard_error(
+    positive: NDArray,
+    negative: NDArray,
+    positive_groups: NDArray | None = None,
+    negative_groups: NDArray | None = None,
+) -> float | None:
+    """Standard error of the mean of placements (or of their differences); None where a class has a single patient.
+
+    Parameters
+    ----------
+    positive, negative : (positives,), (negatives,) as `placements` gives them
+    positive_groups, negative_groups : codes of what belongs together; without them every patient stands for themselves.
+        None is returned where a class lies in a single group.
+    """
+    if positive_groups is None or negative_groups is None:
+        if min(len(positive), len(negative)) < 2:
+            return None
+        return float(np.sqrt(positive.var(ddof=1) / len(positive) + negative.var(ddof=1) / len(negative)))
+    _, codes = np.unique(np.concatenate([positive_groups, negative_groups]), return_inverse=True)
+    number = int(codes.max()) + 1
+    sums, shares = [], []  # of each class: what its patients in each group deviate together, and its share of variance
+    for placed, of in ((positive, codes[: len(positive)]), (negative, codes[len(positive) :])):
+        with_it = len(np.unique(of))
+        if with_it < 2:
+            return None
+        deviations = np.bincount(of, placed - placed.mean(), minlength=number) / len(placed)
+        sums.append(deviations)
+        shares.append(with_it / (with_it - 1) * (deviations**2).sum())
+    together = 2 * number / (number - 1) * (sums[0] * sums[1]).sum()
+    return float(np.sqrt(max(0.0, sum(shares) + together)))
 
 
 def normal_interval(
@@ -170,56 +223,3 @@ def two_sided(value: float, standard_error: float | None) -> float | None:
     if standard_error == 0:
         return 1.0 if value == 0 else 0.0
     return float(2 * norm.sf(abs(value) / standard_error))
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Bootstrap samples as counts of each distinct score, in falling order: (samples, scores)."""
-
-    positives: NDArray[np.int64]
-    negatives: NDArray[np.int64]
-
-    def areas(self) -> NDArray[np.float64]:
-        """(samples,) area under each sample's ROC curve."""
-        higher = np.cumsum(self.positives, axis=1) - self.positives / 2  # positives above each score, ties as half
-        pairs = self.positives[:1].sum() * self.negatives[:1].sum()
-        return np.einsum("sk,sk->s", higher, self.negatives) / pairs
-
-
-def resampled(scores: Sequence[NDArray], outcome: NDArray, bootstraps: int, seed: int) -> Iterator[tuple[Counts, ...]]:
-    """Yield bootstrap samples in chunks: the same patients for every model, each class drawn on its own.
-
-    Parameters
-    ----------
-    scores : of each model, (patients,)
-
-    Yields
-    ------
-    of each model, the counts of the chunk's samples
-    """
-    outcome = np.asarray(outcome, bool)
-    ranked = [np.unique(-each, return_inverse=True) for each in scores]
-    generator = np.random.default_rng(seed)
-    chunk = max(1, DRAWS_AT_A_TIME // len(outcome))
-    for start in range(0, bootstraps, chunk):
-        samples = min(chunk, bootstraps - start)
-        drawn = [generator.integers(count, size=(samples, count)) for count in (outcome.sum(), (~outcome).sum())]
-        yield tuple(
-            Counts(
-                count_codes(codes[outcome][drawn[0]], len(distinct)),
-                count_codes(codes[~outcome][drawn[1]], len(distinct)),
-            )
-            for distinct, codes in ranked
-        )
-
-
-def count_codes(codes: NDArray, distinct: int) -> NDArray[np.int64]:
-    """Count how often each code comes in each row of (samples, patients): (samples, distinct)."""
-    offsets = distinct * np.arange(len(codes))[:, None]
-    return np.bincount((codes + offsets).ravel(), minlength=distinct * len(codes)).reshape(len(codes), distinct)
-
-
-def percentiles(drawn: NDArray) -> tuple[float, float]:
-    """The middle 95 % of bootstrapped values."""
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)

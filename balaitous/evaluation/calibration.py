@@ -1,6 +1,7 @@
 """Calibration: probabilities that mean what they say, fitted on held-out predictions and kept beside the weights.
 
-Both maps are strictly increasing, so that they change no ranking: the ROC curve and its area stay as they were.
+All maps are strictly increasing, so that they change no ranking: the ROC curve and its area stay as they were. Platt's
+and the isotonic one are severity's; the other models divide the logits of their network by a temperature.
 
 platt
     σ(a·logit(p) + b), a > 0: two numbers, for samples of any size.
@@ -8,6 +9,9 @@ isotonic
     The non-decreasing step function nearest to the outcomes; it needs hundreds of patients. Its steps would tie
     patients whom the model tells apart, which changes the area. So `KEPT` of the probability itself is mixed in:
     (1 - KEPT)·step(p) + KEPT·p rises wherever p does, and is nowhere further than `KEPT` from the step function.
+
+temperature
+    As `temperature.py` has it.
 
 References
 ----------
@@ -18,30 +22,36 @@ Zadrozny, Elkan 2002, doi:10.1145/775047.775151: isotonic regression for calibra
 from __future__ import annotations
 
 import json
+import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.isotonic import IsotonicRegression
-from sklearn.model_selection import StratifiedKFold
 
 from balaitous.errors import InputError, WeightsError
 from balaitous.evaluation.figures import calibration_figure, format_estimate, save
+from balaitous.evaluation.matching import in_order, tasks_of
 from balaitous.evaluation.metrics import Evaluated, TaskMetrics, logistic_regression, logits, measure
-from balaitous.evaluation.tasks import Predictions, Reference, Task, match
+from balaitous.evaluation.tasks import Predictions, Reference, Task, questions_of
+from balaitous.evaluation.temperature import FOLDS, fit_temperature, folds_of, not_rising, share_temperature
 from balaitous.files import new_folder
-from balaitous.severity.calibration import Calibration, Isotonic, Platt, to_dict
+from balaitous.models import DEFAULT, MODELS, Model
 from balaitous.weights.bundle import BUNDLE_FILE, CARD_FILE, Bundle
+from balaitous.weights.calibration import Calibration, Isotonic, Platt, to_dict
 from balaitous.weights.card import card_of, in_json
 from balaitous.weights.format_1 import as_format_2
 from balaitous.weights.pack import free_folder, write_facts
 
+log = logging.getLogger(__name__)
+
 METHODS = ("platt", "isotonic")
+TEMPERATURE = "temperature"
 KEPT = 0.01  # share of the probability itself in the isotonic map
 DECIMALS = 12  # knots further apart than this stay apart when `KEPT` of their distance is what separates them
-FOLDS = 5
 FIGURE = "calibration"  # .png and .svg, beside the weights
 
 
@@ -53,15 +63,15 @@ def fit(task: Task, method: str) -> Calibration:
     ValueError : unknown method
     InputError : fewer than `FOLDS` patients of a class, or predictions that do not rise with the outcome
     """
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}. Got {method!r} instead.")
+    if method not in MAKERS:
+        raise ValueError(f"method must be one of {', '.join(MAKERS)}. Got {method!r} instead.")
     positives, negatives = int(task.outcome.sum()), int((~task.outcome).sum())
     if min(positives, negatives) < FOLDS:
         raise InputError(
-            f"{task.title}: calibration needs at least {FOLDS} patients with and without the outcome, found "
-            f"{positives} and {negatives}. Predict more patients."
+            f"{task.title}: calibration needs at least {FOLDS} {task.unit} with and without the outcome, found "
+            f"{positives} and {negatives}. Predict more {task.unit}."
         )
-    return fit_platt(task) if method == "platt" else fit_isotonic(task)
+    return MAKERS[method](task)
 
 
 def fit_platt(task: Task) -> Platt:
@@ -69,11 +79,11 @@ def fit_platt(task: Task) -> Platt:
     x, y = logits(task.probability), task.outcome
     target = np.where(y, (y.sum() + 1) / (y.sum() + 2), 1 / ((~y).sum() + 2))
     if x.min() == x.max():
-        raise _not_rising(task)
+        raise not_rising(task)
     both, weights = np.concatenate([x, x]), np.concatenate([target, 1 - target])
     slope, intercept = logistic_regression(both, np.repeat([1, 0], len(x)), weights)
     if slope <= 0:
-        raise _not_rising(task)
+        raise not_rising(task)
     return Platt(slope, intercept)
 
 
@@ -83,18 +93,11 @@ def fit_isotonic(task: Task) -> Isotonic:
     model = IsotonicRegression(y_min=0, y_max=1).fit(rounded, task.outcome)
     raw, steps = model.X_thresholds_, model.y_thresholds_
     if steps[0] == steps[-1]:
-        raise _not_rising(task)
+        raise not_rising(task)
     inner = (raw > 0) & (raw < 1)  # the ends of the map, 0 and 1, are added
     knots = np.concatenate([[0.0], raw[inner], [1.0]])
     heights = (1 - KEPT) * np.interp(knots, raw, steps) + KEPT * knots
     return Isotonic(tuple(knots.tolist()), tuple(heights.tolist()))
-
-
-def _not_rising(task: Task) -> InputError:
-    return InputError(
-        f"{task.title}: expected predictions that rise with the outcome, found that they do not. No calibration can "
-        "help: are outcomes or columns swapped?"
-    )
 
 
 def cross_fitted(task: Task, method: str, seed: int = 0) -> Task:
@@ -104,16 +107,30 @@ def cross_fitted(task: Task, method: str, seed: int = 0) -> Task:
     fold has a map of its own, ranks between folds may change; those of `fit`'s one map never do.
     """
     calibrated = np.empty_like(task.probability)
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
-    for fitted, held_out in folds.split(task.probability, task.outcome):
-        part = Task(task.title, task.outcome[fitted], task.probability[fitted])
-        make = fit_platt if method == "platt" else fit_isotonic
-        calibrated[held_out] = make(part)(task.probability[held_out])
-    return Task(task.title, task.outcome, calibrated)
+    for fitted, held_out in folds_of(task.outcome, task.groups, seed):
+        calibrated[held_out] = MAKERS[method](task.of(fitted))(task.probability[held_out])
+    return replace(task, probability=calibrated)
+
+
+MAKERS: Mapping[str, Callable[[Task], Calibration]] = {
+    "platt": fit_platt,
+    "isotonic": fit_isotonic,
+    TEMPERATURE: fit_temperature,
+}
+
+
+def methods_of(model: Model) -> tuple[str, ...]:
+    """How a model can be calibrated, the usual way first."""
+    return METHODS if model.name == DEFAULT else (TEMPERATURE,)
 
 
 def calibrate(
-    predictions: Predictions, reference: Reference, bundle: Bundle, out: Path, method: str = "platt"
+    predictions: Predictions,
+    reference: Reference,
+    bundle: Bundle,
+    out: Path,
+    method: str = "platt",
+    model: Model = MODELS[DEFAULT],
 ) -> tuple[Evaluated, Evaluated]:
     """Make a calibrated bundle: the same weights, a map for each task, and the figure of before and after.
 
@@ -121,7 +138,7 @@ def calibrate(
     ----------
     predictions, reference : of patients that the bundle was not trained on
     out : the new bundle's folder
-    method : "platt" or "isotonic"
+    method : one of `methods_of` the model
 
     Returns
     -------
@@ -130,21 +147,59 @@ def calibrate(
     Raises
     ------
     ValueError : unknown method, or `out` exists and is not empty
-    InputError : as `match`, `fit` and `check_origin` say
+    InputError : as `in_order`, `fit` and `check_origin` say; of temperatures, if no output has one
     WeightsError : the bundle cannot be written
     """
+    if method not in methods_of(model):
+        raise ValueError(
+            f"method must be one of {', '.join(methods_of(model))} for {model.name}. Got {method!r} instead."
+        )
     check_origin(predictions, bundle)
     out = free_folder(out)
-    tasks = match(predictions, reference)
-    maps = {key: fit(task, method) for key, task in tasks.items()}
-    before = measured("before", tasks)
-    after = measured("after, cross-fitted", {key: cross_fitted(task, method) for key, task in tasks.items()})
+    probabilities, questions = in_order(predictions, reference, model), questions_of(model)
+    tasks = tasks_of(probabilities, reference, questions)
+    left_out: dict[str, str] = {}
+    if reference.exclusive:
+        shared, calibrated = share_temperature(probabilities, reference)
+        maps: dict[str, Calibration] = dict.fromkeys(tasks, shared)
+        tasks = {key: task for key, task in tasks.items() if not task.gap}
+        again = tasks_of(calibrated, reference, questions)
+        after_tasks = {key: again[key] for key in tasks}
+    else:
+        if method == TEMPERATURE:
+            tasks, left_out = with_temperature(tasks)
+        maps = {key: fit(task, method) for key, task in tasks.items()}
+        after_tasks = {key: cross_fitted(task, method) for key, task in tasks.items()}
+    before, after = measured("before", tasks), measured("after, cross-fitted", after_tasks)
     facts = {
-        model.name: {key: summary(each) for key, each in model.metrics.items() if each} for model in (before, after)
+        each.name: {key: summary(found) for key, found in each.metrics.items() if found} for each in (before, after)
     }
-    store(bundle, out, maps, {"patients": {key: len(task.outcome) for key, task in tasks.items()}, **facts})
+    counts = {reference.unit: {key: len(task.outcome) for key, task in tasks.items()}}
+    store(bundle, out, maps, {**counts, **facts, **({"left_out": left_out} if left_out else {})})
     save(calibration_figure([before, after]), out / FIGURE)
     return before, after
+
+
+def with_temperature(tasks: Mapping[str, Task]) -> tuple[dict[str, Task], dict[str, str]]:
+    """The tasks that have a temperature, and why the others have none.
+
+    Raises
+    ------
+    InputError : none has
+    """
+    good, left_out = {}, {}
+    for key, task in tasks.items():
+        try:
+            if task.gap:
+                raise InputError(task.gap)
+            fit(task, TEMPERATURE)
+            good[key] = task
+        except InputError as error:
+            left_out[key] = str(error)
+            log.warning("not calibrated: %s", error)
+    if not good:
+        raise InputError(f"no output can be calibrated, such as {next(iter(left_out.values()))}")
+    return good, left_out
 
 
 def measured(name: str, tasks: Mapping[str, Task]) -> Evaluated:
@@ -173,7 +228,12 @@ def summary_lines(before: Evaluated, after: Evaluated) -> list[str]:
 
 
 def check_origin(predictions: Predictions, bundle: Bundle) -> None:
-    """Raise InputError where a table tells that other weights than the bundle's made it."""
+    """Raise InputError where a table tells that other weights than the bundle's, or a calibration, made it."""
+    if predictions.calibrated:
+        raise InputError(
+            f"{predictions.name}: expected probabilities as the network says them, found calibrated ones. Predict "
+            "without --calibrated first."
+        )
     if others := predictions.bundles.keys() - {bundle.sha256}:
         raise InputError(
             f"{predictions.name}: expected predictions of the bundle {bundle.name} ({bundle.sha256[:12]}), found those "
@@ -184,7 +244,7 @@ def check_origin(predictions: Predictions, bundle: Bundle) -> None:
 def store(
     bundle: Bundle, out: Path, calibrations: Mapping[str, Calibration], facts: Mapping[str, Any] | None = None
 ) -> Path:
-    """Make a bundle with the same weights, and these maps of "covid" and "severe".
+    """Make a bundle with the same weights, and these maps of its outputs.
 
     Parameters
     ----------

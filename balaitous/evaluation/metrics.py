@@ -20,11 +20,14 @@ from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss, roc_curve
 
-from balaitous.evaluation.auc import BOOTSTRAPS, LEVEL, Auc, Estimate, area, normal_interval
+from balaitous.evaluation.auc import Auc, area, normal_interval
+from balaitous.evaluation.resampling import BOOTSTRAPS, LEVEL, Estimate
+from balaitous.evaluation.scores import Classes, Finding, Scores, score_task
 from balaitous.evaluation.tasks import Task
 
 THRESHOLDS = (0.5,)
 GOAL = 0.9  # of sensitivity to rule out, of specificity to rule in
+BEST = "largest sensitivity + specificity"
 BINS = 10  # of the calibration curve, with as many patients each as ties allow
 CLIP = 1e-6  # probabilities nearer to 0 or 1 are taken as this, where logits are needed: theirs are infinite
 
@@ -79,6 +82,7 @@ class TaskMetrics:
     ----------
     brier : mean squared difference of probability and outcome
     brier_of_prevalence : that of a model which says the prevalence for everybody
+    scores : where what is evaluated comes in groups: `points` is then empty, as its intervals know no groups
     """
 
     patients: int
@@ -88,6 +92,7 @@ class TaskMetrics:
     brier: float
     brier_of_prevalence: float
     calibration: CalibrationFit
+    scores: Scores | None = None
 
 
 @dataclass(frozen=True)
@@ -97,45 +102,79 @@ class Evaluated:
     Attributes
     ----------
     name : as legends and tables show it
-    tasks : "covid" and "severe"
+    tasks : by output
     metrics : of each task; None where a class is absent (`Task.gap` says which)
     bundles : as `Predictions`
+    probabilities : of each output of all patients, in the order of the reference
+    titles : of the outputs, for people
+    findings : the outputs after the first, where outputs do not exclude each other, beside what the first alone says
+    classes : where outputs exclude each other
+    sources : the same of each source alone, where the reference names several
     """
 
     name: str
     tasks: Mapping[str, Task]
     metrics: Mapping[str, TaskMetrics | None]
     bundles: Mapping[str, str] = field(default_factory=dict)
+    probabilities: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    titles: Mapping[str, str] = field(default_factory=dict)
+    findings: Mapping[str, Finding] = field(default_factory=dict)
+    classes: Classes | None = None
+    sources: Mapping[str, Evaluated] = field(default_factory=dict)
 
 
 def measure(
-    task: Task, thresholds: Sequence[float] = THRESHOLDS, bootstraps: int = BOOTSTRAPS, seed: int = 0
+    task: Task,
+    thresholds: Sequence[float] = THRESHOLDS,
+    bootstraps: int = BOOTSTRAPS,
+    seed: int = 0,
+    validated: float | None = None,
 ) -> TaskMetrics:
-    """Measure a task that has both classes (`Task.gap` is None)."""
+    """Measure a task that has both classes (`Task.gap` is None).
+
+    Parameters
+    ----------
+    validated : a threshold more, that was chosen on validation
+    """
+    chosen = [(f"threshold {each:g}, given", each) for each in thresholds]
+    if validated is not None:
+        chosen.append((f"{BEST}, on validation", validated))
     prevalence = float(task.outcome.mean())
     return TaskMetrics(
         patients=len(task.outcome),
         positives=int(task.outcome.sum()),
-        auc=area(task.outcome, task.probability, bootstraps, seed),
-        points=operating_points(task, thresholds),
+        auc=area(task.outcome, task.probability, bootstraps, seed, task.groups),
+        points=operating_points(task, chosen) if task.groups is None else (),
         brier=float(brier_score_loss(task.outcome, task.probability)),
         brier_of_prevalence=prevalence * (1 - prevalence),
         calibration=CalibrationFit(
             slope=calibration_slope(task), intercept=calibration_intercept(task), curve=calibration_curve(task)
         ),
+        scores=None if task.groups is None else score_task(task, chosen, bootstraps, seed),
     )
 
 
-def operating_points(task: Task, thresholds: Sequence[float] = THRESHOLDS) -> tuple[OperatingPoint, ...]:
-    """Operating points at the thresholds, at the largest sensitivity + specificity, and where either reaches `GOAL`."""
+def operating_points(task: Task, thresholds: Sequence[tuple[str, float]]) -> tuple[OperatingPoint, ...]:
+    """Operating points at thresholds, at the largest sensitivity + specificity, and where either reaches `GOAL`.
+
+    Parameters
+    ----------
+    thresholds : how each was found, and the threshold
+    """
     false, true, cuts = roc_curve(task.outcome, task.probability, drop_intermediate=False)
-    chosen = [(f"threshold {threshold:g}, given", threshold) for threshold in thresholds]
-    chosen += [
-        ("largest sensitivity + specificity, on these patients", cuts[np.argmax(true - false)]),
+    chosen = [
+        *thresholds,
+        (f"{BEST}, on these patients", best_threshold(task)),
         (f"sensitivity at least {GOAL:.0%}, on these patients", cuts[np.argmax(true >= GOAL)]),
         (f"specificity at least {GOAL:.0%}, on these patients", cuts[np.flatnonzero(false <= 1 - GOAL + 1e-12)[-1]]),
     ]
     return tuple(operating_point(task, name, float(threshold)) for name, threshold in chosen)
+
+
+def best_threshold(task: Task) -> float:
+    """Where sensitivity + specificity is largest (Youden); infinite where nobody should be called positive."""
+    false, true, cuts = roc_curve(task.outcome, task.probability, drop_intermediate=False)
+    return float(cuts[np.argmax(true - false)])
 
 
 def operating_point(task: Task, chosen: str, threshold: float) -> OperatingPoint:

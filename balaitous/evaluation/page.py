@@ -9,8 +9,10 @@ from html import escape
 from typing import TYPE_CHECKING
 
 import balaitous
-from balaitous.evaluation.auc import LEVEL
 from balaitous.evaluation.figures import format_estimate
+from balaitous.evaluation.resampling import LEVEL
+from balaitous.evaluation.scores import CALLS
+from balaitous.evaluation.tasks import FEWEST
 
 if TYPE_CHECKING:
     from balaitous.evaluation.evaluate import Evaluation
@@ -26,12 +28,26 @@ td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 img { width: 100%; } .note { color: #555; font-size: .9em; }
 .use { border-left: 4px solid #c8551b; padding-left: .7rem; }
 """
-NOTES = (
+OWN_SIZE = "width: auto; max-width: 100%"  # of figures with few panels, which would be blown up
+SEVERITY_NOTES = (
     f"Intervals cover {LEVEL:.0%}. AUC: area under the ROC curve, with DeLong's interval and that of a bootstrap that "
     "draws patients again; the band of the ROC curve is the bootstrap's, at each point for itself.",
     "Severity is evaluated among patients with COVID-19 only.",
     "Sensitivity and specificity have Wilson's intervals. A threshold that was found on these patients flatters; only "
     "a given one says what it would do elsewhere.",
+)
+CALL_TITLES = tuple(name.replace("f1", "F1") for name in CALLS)
+NOTES = (
+    f"Intervals cover {LEVEL:.0%}. Those of the bootstrap draw groups whole, with replacement, such as all pictures of "
+    "one patient; DeLong's are Obuchowski's, which know groups as well. Those of the calibration take every item for "
+    "itself.",
+    "AUC: area under the ROC curve. Average precision: mean precision over the positives, in the order of their "
+    "probabilities; to beat is the prevalence. F1: harmonic mean of precision and recall.",
+    "Only a threshold that was given, or chosen on validation, says what it would do elsewhere: none is chosen here.",
+    f"With fewer than {FEWEST} positives nothing is measured. Items whose truth is not known are left out, output by "
+    "output.",
+)
+CALIBRATION_NOTES = (
     "Brier score: mean squared difference of probability and outcome, 0 at best; to beat is the score of a model that "
     "says the prevalence for everybody. Calibration slope: 1 at best, below 1 the predictions are too extreme. "
     "Intercept: 0 at best, below 0 they are too high on the whole.",
@@ -49,28 +65,35 @@ def page(evaluation: Evaluation, figures: Mapping[str, bytes]) -> str:
     made = f"balaitous {balaitous.__version__}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     bundles = sorted({f"{name} {sha[:12]}" for model in evaluation.models for sha, name in model.bundles.items()})
     facts = [made, f"{evaluation.bootstraps} bootstraps, seed {evaluation.seed}"]
+    facts += [] if evaluation.groups is None else [f"{evaluation.groups} groups of items"]
     facts += [f"weights {', '.join(bundles)}"] if bundles else []
     parts = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="note">{escape("; ".join(facts))}</p>',
         '<p class="use">Research use only. Not a medical device: not for diagnosis, treatment or triage.</p>',
-        table(("task", "model", "patients", "with outcome", "AUC (DeLong)", "bootstrap"), area_rows(evaluation)),
+        area_table(evaluation),
         *(f'<p class="note">{escape(reason)}.</p>' for reason in reasons(evaluation)),
+        *more_tables(evaluation),
     ]
     if evaluation.differences:
-        parts += ["<h2>Difference of the areas, first minus second, on the same patients</h2>"]
+        parts += [f"<h2>Difference of the areas, first minus second, on the same {evaluation.unit}</h2>"]
         parts += [table(("task", "DeLong", "p", "paired bootstrap", "p"), difference_rows(evaluation))]
+    if evaluation.other_differences:
+        parts += [f"<h2>Other differences; called positive from {evaluation.threshold:g}</h2>"]
+        parts += [table(("task", "average precision", *CALL_TITLES), other_difference_rows(evaluation))]
     for name, figure in figures.items():
         content = base64.b64encode(figure).decode()
-        parts += [f"<h2>{escape(name)}</h2>", f'<img alt="{escape(name)}" src="data:image/svg+xml;base64,{content}">']
+        size = "" if evaluation.groups is None else f' style="{OWN_SIZE}"'
+        image = f'<img alt="{escape(name)}"{size} src="data:image/svg+xml;base64,{content}">'
+        parts += [f"<h2>{escape(name)}</h2>", image]
+    parts += [] if evaluation.groups is None else ["<h2>Calibration in numbers</h2>"]
     parts += [
         table(
             ("task", "model", "Brier score", "of the prevalence", "slope", "intercept"), calibration_rows(evaluation)
         ),
-        "<h2>Sensitivity and specificity</h2>",
-        table(("task", "model", "called positive from", "", "sensitivity", "specificity"), point_rows(evaluation)),
+        *point_tables(evaluation),
         "<h2>How to read this</h2>",
-        "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in NOTES) + "</ul>",
+        "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in notes_of(evaluation)) + "</ul>",
     ]
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
@@ -83,6 +106,117 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     head = "".join(f"<th>{escape(text)}</th>" for text in header)
     body = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows)
     return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def notes_of(evaluation: Evaluation) -> Sequence[str]:
+    """What a reader must know of the numbers."""
+    return (*(SEVERITY_NOTES if evaluation.groups is None else NOTES), *CALIBRATION_NOTES)
+
+
+def area_table(evaluation: Evaluation) -> str:
+    """The areas; where there are groups also the average precision."""
+    if evaluation.groups is None:
+        severity = ("task", "model", "patients", "with outcome", "AUC (DeLong)", "bootstrap")
+        return table(severity, area_rows(evaluation))
+    header = ("output", "model", "items", "with it", "AUC (DeLong)", "AUC (bootstrap)", "average precision")
+    return table(header, ranking_rows(evaluation))
+
+
+def more_tables(evaluation: Evaluation) -> list[str]:
+    """What is measured of classes, of findings and of each source, where there is such a thing."""
+    tables: list[str] = []
+    header: tuple[str, ...]
+    if any(model.classes for model in evaluation.models):
+        header = ("model", "items", "accuracy", "balanced accuracy", "macro F1")
+        tables += ["<h2>The most probable class</h2>", table(header, class_rows(evaluation))]
+    if any(model.findings for model in evaluation.models):
+        first = next(iter(evaluation.models[0].titles.values()))
+        header = ("finding", "model", "among", "items", "with it", "prevalence", "average precision", f"of {first}")
+        tables += [
+            "<h2>Findings</h2>",
+            table(header, finding_rows(evaluation)),
+            f'<p class="note">Average precision of each finding by its own probability, and by that of {escape(first)} '
+            "in its place, among all items and among those with any of these findings.</p>",
+        ]
+    if any(model.sources for model in evaluation.models):
+        header = ("source", "output", "model", "items", "with it", "AUC", "average precision", "accuracy")
+        tables += ["<h2>Source by source</h2>", table(header, source_rows(evaluation))]
+    return tables
+
+
+def point_tables(evaluation: Evaluation) -> list[str]:
+    """What comes of calling patients positive from thresholds on."""
+    if evaluation.groups is None:
+        header = ("task", "model", "called positive from", "", "sensitivity", "specificity")
+        return ["<h2>Sensitivity and specificity</h2>", table(header, point_rows(evaluation))]
+    return [
+        "<h2>At thresholds</h2>",
+        table(("output", "model", "called positive from", *CALL_TITLES), call_rows(evaluation)),
+    ]
+
+
+def ranking_rows(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
+    """A row a result: name, items, items with the outcome, areas with either interval, average precision."""
+    for task, metrics, *head in results(evaluation):
+        not_known = f", {task.not_known} not known" if task.not_known else ""
+        counts = (f"{len(task.outcome)}{not_known}", str(int(task.outcome.sum())))
+        found: tuple[str, ...] = ("not measured", "–", "–")
+        if metrics and metrics.scores:
+            estimates = (metrics.auc.delong, metrics.auc.bootstrap, metrics.scores.average_precision)
+            found = tuple(map(format_estimate, estimates))
+        yield (*head, *counts, *found)
+
+
+def class_rows(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
+    """A row a model: items, and the measures of `Classes`."""
+    for model in evaluation.models:
+        if found := model.classes:
+            not_known = f", {found.not_known} not known" if found.not_known else ""
+            estimates = (found.accuracy, found.balanced_accuracy, found.macro_f1)
+            yield (model.name, f"{found.confusion.sum()}{not_known}", *map(format_estimate, estimates))
+
+
+def finding_rows(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
+    """A row a finding, a model and whom it is asked of."""
+    for key in evaluation.models[0].findings:
+        for model in evaluation.models:
+            each = model.findings[key]
+            for among, found in (("all", each.everywhere), ("bearing", each.among_bearing)):
+                prevalence = "–" if found.prevalence is None else f"{found.prevalence:.3f}"
+                counts = (str(found.items), str(found.positives), prevalence)
+                own = format_estimate(found.average_precision)
+                if found.positives < FEWEST:
+                    own = "too few"
+                yield (each.title, model.name, among, *counts, own, format_estimate(found.of_first))
+
+
+def source_rows(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
+    """A row a source, output and model, of outputs that are measured on the whole."""
+    for source in evaluation.models[0].sources:
+        for key, whole in evaluation.models[0].tasks.items():
+            for model in evaluation.models if not whole.gap else ():
+                task, metrics = model.sources[source].tasks[key], model.sources[source].metrics[key]
+                found: tuple[str, ...] = ("not measured", "–", "–")
+                if metrics and metrics.scores:
+                    accuracy = metrics.scores.calls[0].estimates["accuracy"]
+                    estimates = (metrics.auc.bootstrap, metrics.scores.average_precision, accuracy)
+                    found = tuple(map(format_estimate, estimates))
+                yield (source, task.title, model.name, str(len(task.outcome)), str(int(task.outcome.sum())), *found)
+
+
+def call_rows(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
+    """A row a result and threshold: name, threshold and how it was chosen, and each of `CALLS`."""
+    for _, metrics, *head in results(evaluation):
+        for calls in metrics.scores.calls if metrics and metrics.scores else ():
+            threshold = calls.chosen if "given" in calls.chosen else f"{calls.threshold:.3f}, {calls.chosen}"
+            yield (*head, threshold, *(format_estimate(calls.estimates[name]) for name in CALLS))
+
+
+def other_difference_rows(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
+    """A row a task: differences of average precision, and of each of `CALLS` at the first threshold."""
+    for key, found in evaluation.other_differences.items():
+        title = evaluation.models[0].tasks[key].title
+        yield (title, *(format_estimate(found[name]) for name in ("average_precision", *CALLS)))
 
 
 def area_rows(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:

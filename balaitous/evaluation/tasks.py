@@ -1,42 +1,55 @@
-"""Match predictions with their reference: every patient is once in both, or an error names those who are not."""
+"""What was predicted, what is true, and the questions that are asked of both.
+
+A patient is what a prediction is of: of models that read pictures, a picture.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from balaitous.errors import InputError, first_few, reason_of
+from balaitous.models import DEFAULT, Model
 from balaitous.reading.csv_files import bytes_of, parse_csv
+from balaitous.severity.heads import OUTCOMES
 from balaitous.text import FORMULA, printable
 
 log = logging.getLogger(__name__)
 
 PATIENT = "PatientID"
+PATH = "path"
 REFERENCE_COLUMNS = (PATIENT, "probCOVID", "probSevere")
+FEWEST = 10  # with an outcome, of models without a challenge: a measure of fewer says nothing
 
 
-class MissingPredictionsError(InputError):
-    """Patients of the reference have no prediction, or a failed one."""
+class Question(Protocol):
+    """What is asked of an output: what it is called, and among whom; None: among all."""
+
+    @property
+    def title(self) -> str: ...
+    @property
+    def among(self) -> str | None: ...
 
 
-class ExtraPredictionsError(InputError):
-    """Predictions are of patients that the reference does not have."""
+@dataclass(frozen=True)
+class OfAll:
+    """A question that is asked of all."""
+
+    title: str
+    among: None = None
 
 
-class DuplicatePredictionsError(InputError):
-    """A patient has several predictions."""
-
-
-class InvalidPredictionsError(InputError):
-    """A prediction is not a number in [0, 1]."""
+def questions_of(model: Model) -> Mapping[str, Question]:
+    """What each output of a model is asked: severity's as its challenge asks, the others' of all."""
+    return OUTCOMES if model.name == DEFAULT else {name: OfAll(title) for name, title in model.outputs.items()}
 
 
 @dataclass(frozen=True)
@@ -47,17 +60,18 @@ class Predictions:
     ----------
     name : what they are called in reports
     patients : names, in any order
-    covid, severe : (patients,) probabilities; NaN where what was read is no number
+    probabilities : (patients,) of each output; NaN where what was read is no number
     failed : why, by patient, where the model failed; these are not among `patients`
     bundles : names of the weight bundles that made them by their SHA-256, where the source tells
+    calibrated : whether a calibration was applied to them, where the source tells
     """
 
     name: str
     patients: Sequence[str]
-    covid: NDArray[np.float64]
-    severe: NDArray[np.float64]
+    probabilities: Mapping[str, NDArray[np.float64]]
     failed: Mapping[str, str] = field(default_factory=dict)
     bundles: Mapping[str, str] = field(default_factory=dict)
+    calibrated: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,13 +81,35 @@ class Reference:
     Attributes
     ----------
     patients : names, each once
-    covid : (patients,) whether the patient had COVID-19
-    severe : (patients,) whether the outcome was severe; counts among patients with COVID-19 only
+    outcomes : (patients,) of each output that is asked: 1 true, 0 not, NaN not known, or not asked of this patient
+    groups : (patients,) codes of what belongs together and is drawn together, such as the pictures of one patient;
+        None: severity's, whose patients are one scan each
+    sources : (patients,) where each is from; None where that is not told
+    key : the column of predictions that has the names
+    exclusive : whether exactly one of the outputs is true
     """
 
     patients: Sequence[str]
-    covid: NDArray[np.bool_]
-    severe: NDArray[np.bool_]
+    outcomes: Mapping[str, NDArray[np.float64]]
+    groups: NDArray[np.int64] | None = None
+    sources: NDArray[np.str_] | None = None
+    key: str = PATIENT
+    exclusive: bool = False
+
+    @property
+    def unit(self) -> str:
+        """What is counted."""
+        return "patients" if self.groups is None else "items"
+
+    def of(self, chosen: NDArray[np.bool_]) -> Reference:
+        """That of some of them."""
+        return replace(
+            self,
+            patients=[name for name, wanted in zip(self.patients, chosen, strict=True) if wanted],
+            outcomes={output: known[chosen] for output, known in self.outcomes.items()},
+            groups=None if self.groups is None else self.groups[chosen],
+            sources=None if self.sources is None else self.sources[chosen],
+        )
 
 
 @dataclass(frozen=True)
@@ -85,23 +121,39 @@ class Task:
     title : for people
     outcome : (patients,) bool
     probability : (patients,) in [0, 1]
+    groups : (patients,) as in `Reference`
+    not_known : how many more were predicted, of whom the outcome is not known
     """
 
     title: str
     outcome: NDArray[np.bool_]
     probability: NDArray[np.float64]
+    groups: NDArray[np.int64] | None = None
+    not_known: int = 0
+
+    @property
+    def unit(self) -> str:
+        """What is counted."""
+        return "patients" if self.groups is None else "items"
+
+    def of(self, chosen: NDArray[np.bool_]) -> Task:
+        """The same question among some of them."""
+        groups = None if self.groups is None else self.groups[chosen]
+        return Task(self.title, self.outcome[chosen], self.probability[chosen], groups)
 
     @property
     def gap(self) -> str | None:
-        """Why nothing can be measured: a class is absent. None if both are there."""
+        """Why nothing can be measured: a class is absent, or hardly there. None if both are."""
         count, positives = len(self.outcome), int(self.outcome.sum())
+        if self.groups is not None and positives < FEWEST:
+            return f"{self.title}: too few: {positives} with it among {count} items, at least {FEWEST} are needed"
         if 0 < positives < count:
             return None
-        return f"{self.title}: needs patients with and without the outcome, found {positives} with it among {count}"
+        return f"{self.title}: needs {self.unit} with and without the outcome, found {positives} with it among {count}"
 
 
 def read_reference(path: Path) -> Reference:
-    """Read ``reference.csv``: ``PatientID,probCOVID,probSevere``, the last two 0 or 1.
+    """Read severity's ``reference.csv``: ``PatientID,probCOVID,probSevere``, the last two 0 or 1.
 
     Only patients with COVID-19 need a ``probSevere``.
 
@@ -123,7 +175,7 @@ def read_reference(path: Path) -> Reference:
         raise InputError(f"{path}: expected every patient once, found twice or more: {first_few(twice)}. Remove lines.")
     if not patients:
         raise InputError(f"{path}: expected a line for every patient, found none. Is it the right file?")
-    return Reference(patients, np.array(covid, dtype=bool), np.array(severe, dtype=bool))
+    return Reference(patients, {"covid": np.array(covid, dtype=float), "severe": np.array(severe, dtype=float)})
 
 
 def outcome_of(text: str) -> int | None:
@@ -158,7 +210,8 @@ def read_csv(
         content = bytes_of(path)
     except OSError as error:
         raise InputError(
-            f"{path}: expected a CSV with {', '.join(columns)}; found: {reason_of(error)}. Check the path."
+            f"{path}: expected a CSV with {', '.join(columns) or 'its columns'}; found: {reason_of(error)}. Check the "
+            "path."
         ) from None
     known = (*columns, *others)
     texts = parse_csv(content, str(path), known, unnamed=unnamed)
@@ -188,16 +241,18 @@ def patient_of(cell: str) -> str:
 
 
 def predictions_of(
-    rows: Iterable[tuple[str, Any, Any]],
+    rows: Iterable[tuple[Any, ...]],
     name: str,
+    outputs: Iterable[str] = OUTCOMES,
     failed: Mapping[str, str] | None = None,
-    bundles: Mapping[str, str] | None = None,
+    **more: Any,
 ) -> Predictions:
-    """Predictions from (patient, probability of COVID-19, probability of a severe outcome), of whatever type."""
-    rows = list(rows)
-    covid, severe = np.array([[number_of(covid), number_of(severe)] for _, covid, severe in rows]).reshape(-1, 2).T
+    """Predictions from (patient, probability of each output), of whatever type."""
+    rows, outputs = list(rows), tuple(outputs)
+    numbers = np.array([[number_of(value) for value in values] for _, *values in rows]).reshape(-1, len(outputs))
+    probabilities = dict(zip(outputs, numbers.T, strict=True))
     why = {patient_of(patient): reason for patient, reason in (failed or {}).items()}
-    return Predictions(name, [patient_of(patient) for patient, *_ in rows], covid, severe, why, bundles or {})
+    return Predictions(name, [patient_of(patient) for patient, *_ in rows], probabilities, why, **more)
 
 
 def number_of(value: Any) -> float:
@@ -206,55 +261,6 @@ def number_of(value: Any) -> float:
         return float("nan") if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         return float("nan")
-
-
-def match(predictions: Predictions, reference: Reference) -> dict[str, Task]:
-    """The two questions, patients in the order of the reference: "covid" on all, "severe" among those with COVID-19.
-
-    Raises
-    ------
-    DuplicatePredictionsError, ExtraPredictionsError, MissingPredictionsError, InvalidPredictionsError
-        If not every patient of the reference has exactly one prediction with two numbers in [0, 1].
-    """
-    expected, source = f"one prediction for each of {len(reference.patients)} patients", predictions.name
-    if twice := repeated([*predictions.patients, *predictions.failed]):
-        raise DuplicatePredictionsError(
-            f"{source}: expected {expected}, found several for {first_few(twice)}. Keep one of each."
-        )
-    known = set(reference.patients)
-    if extra := [name for name in (*predictions.patients, *predictions.failed) if name not in known]:
-        raise ExtraPredictionsError(
-            f"{source}: expected {expected}, found some of others: {first_few(extra)}. Remove them, or take the "
-            "reference that has them."
-        )
-    index = {name: position for position, name in enumerate(predictions.patients)}
-    if missing := [name for name in reference.patients if name not in index]:
-        raise MissingPredictionsError(
-            f"{source}: expected {expected}, found none for {first_few(missing)}{why_failed(predictions, missing)}. "
-            "Predict these as well: an evaluation that leaves patients out cannot be compared."
-        )
-    order = [index[name] for name in reference.patients]
-    covid, severe = predictions.covid[order], predictions.severe[order]
-    valid = (covid >= 0) & (covid <= 1) & (severe >= 0) & (severe <= 1)  # NaN is neither
-    if not valid.all():
-        wrong = [name for name, good in zip(reference.patients, valid, strict=True) if not good]
-        first = int(np.argmin(valid))
-        raise InvalidPredictionsError(
-            f"{source}: expected two finite numbers in [0, 1] for every patient, found others for {first_few(wrong)}, "
-            f"such as {covid[first]:g} (COVID-19) and {severe[first]:g} (severe). Predict these again."
-        )
-    return {
-        "covid": Task("COVID-19", reference.covid, covid),
-        "severe": Task("Severe outcome", reference.severe[reference.covid], severe[reference.covid]),
-    }
-
-
-def why_failed(predictions: Predictions, missing: Sequence[str]) -> str:
-    """How many of the missing ones failed, and why the first did."""
-    failed = [name for name in missing if name in predictions.failed]
-    if not failed:
-        return ""
-    return f" ({len(failed)} failed; {failed[0]}: {predictions.failed[failed[0]].rstrip('.')})"
 
 
 def repeated(names: Iterable[str]) -> list[str]:

@@ -11,11 +11,12 @@ import numpy as np
 from balaitous.ct.lungs import UNET_GRID, WINDOW_HU
 from balaitous.errors import WeightsError
 from balaitous.networks.loading import check_architecture
-from balaitous.severity.calibration import stored_in
 from balaitous.severity.crops import VIEW_GRID
 from balaitous.severity.features import IMAGENET_MEAN, IMAGENET_STD
+from balaitous.severity.heads import OUTCOMES
 from balaitous.severity.heads_file import check_heads, encoder_widths
 from balaitous.weights.bundle import BUNDLE_FILE, RESTORE, Bundle, open_bundle
+from balaitous.weights.calibration import stored_in
 
 MODEL = "severity"
 HEADS = "heads"  # the set of arrays
@@ -91,4 +92,4 @@ def check_parts(folder: str | Path) -> None:
     """
     bundle = open_parts(folder)
     load_heads(bundle)
-    stored_in(bundle)
+    stored_in(bundle, OUTCOMES)

@@ -43,12 +43,12 @@ from balaitous.networks.runtime import (
 )
 from balaitous.provenance import Provenance, Stopwatch, recorded_warnings, versions
 from balaitous.reading.patient import Patient, resolve
-from balaitous.severity.calibration import stored_in
 from balaitous.severity.features import scan_features
-from balaitous.severity.heads import Heads, age_feature
+from balaitous.severity.heads import OUTCOMES, Heads, age_feature
 from balaitous.severity.parts import KINDS, load_heads, open_parts
 from balaitous.severity.preparation import LungView, Prepared, prepare, view_lungs
 from balaitous.weights.bundle import Bundle
+from balaitous.weights.calibration import stored_in
 from balaitous.weights.int8 import Int8Store, load_int8
 from balaitous.weights.search import find_bundle
 
@@ -210,7 +210,7 @@ class Balaitous:
             networks: dict[str, Network] = dict(zip(KINDS, pool.map(self.load, KINDS), strict=True))
         self.kept = {name: each for name, each in networks.items() if self.device.type == "cuda" or is_small(each)}
         self.heads = Heads(load_heads(self.bundle))
-        self.calibrations = stored_in(self.bundle) if calibrated else {}
+        self.calibrations = stored_in(self.bundle, OUTCOMES) if calibrated else {}
         self.chunkers = {name: Chunker(default_chunk(kind, self.device)) for name, kind in KINDS.items()}
         self.turn = Lock()
         self.provenance = Provenance(

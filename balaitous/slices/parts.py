@@ -13,11 +13,13 @@ from balaitous.networks.classifier import CHANNELS, resized, standardised
 from balaitous.networks.loading import check_architecture
 from balaitous.slices.lesions import OUTPUTS
 from balaitous.weights.bundle import BUNDLE_FILE, RESTORE, Bundle, open_bundle
+from balaitous.weights.calibration import stored_in
 
 MODEL = "slices"
 NETWORK = "classifier"
 KIND = "timm"
 RANGE = [0, 1]  # of grey
+LARGEST_SIDE = 4096  # of the network's input; several times what any backbone was trained at
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,15 @@ class InputRecord:
         try:
             channels, rows, columns = (int(each) for each in record["size"])
             mean, std = (tuple(float(each) for each in record[key]) for key in ("mean", "std"))
-            if not (channels == CHANNELS == len(mean) == len(std) and min(rows, columns, *std) > 0):
+            if not (
+                channels == CHANNELS == len(mean) == len(std)
+                and min(rows, columns, *std) > 0
+                and max(rows, columns) <= LARGEST_SIDE
+            ):
                 raise ValueError(f"size {record['size']}, mean {mean}, std {std}")
             if list(record["range"]) != RANGE:
                 raise ValueError(f"range {record['range']}")
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, OverflowError, TypeError, ValueError) as error:
             raise WeightsError(
                 f"{source}: input must have size [3, rows, columns], range [0, 1], and mean and std of each channel. "
                 f"Found others ({error}). {RESTORE}"
@@ -93,5 +99,5 @@ def open_parts(folder: str | Path) -> Bundle:
 
 
 def check_parts(folder: str | Path) -> None:
-    """Whether a bundle's folder holds what the model needs; WeightsError if not."""
-    open_parts(folder)
+    """Whether a bundle's folder holds what the model needs; its calibration too. WeightsError if not."""
+    stored_in(open_parts(folder), OUTPUTS)

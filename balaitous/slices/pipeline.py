@@ -26,7 +26,6 @@ from scipy.special import expit
 import balaitous
 from balaitous.checks import Check, check_probabilities, verdict
 from balaitous.ct.volume import CT
-from balaitous.errors import WeightsError
 from balaitous.memory import memory_errors
 from balaitous.models import MODELS, Model
 from balaitous.networks.cam import grad_cam_pp
@@ -46,7 +45,7 @@ from balaitous.reading.pictures import Picture
 from balaitous.slices.lesions import COVID, OUTPUTS
 from balaitous.slices.parts import NETWORK, InputRecord, open_parts
 from balaitous.slices.preparation import PreparedSlices, prepare
-from balaitous.weights.bundle import Bundle
+from balaitous.weights.calibration import stored_in
 from balaitous.weights.search import find_bundle
 
 log = logging.getLogger(__name__)
@@ -175,7 +174,7 @@ class SliceClassifier:
     weights : a bundle's name or folder; None: the first found in the search order of `find_bundle`
     device : "auto" (or None), "cpu" or "cuda"
     precision : "auto" (fp32), "fp32", "fp16" or "bf16"
-    calibrated : divide the logits by the bundle's temperature; a bundle that has none is refused
+    calibrated : apply the bundle's temperatures; a bundle that has none is refused
     strict : refuse what a quality check warns of
 
     Raises
@@ -210,7 +209,7 @@ class SliceClassifier:
         load_strictly(network, self.bundle.load_state(NETWORK), source=source)
         self.network = ready(network, self.device, dtype)
         self.input = InputRecord.from_dict(record.input, source=source)
-        self.temperatures = temperatures_of(self.bundle) if calibrated else {}
+        self.calibrations = stored_in(self.bundle, OUTPUTS) if calibrated else {}
         self.chunker = Chunker(default_chunk("timm", self.device))
         self.turn = Lock()
         self.provenance = Provenance(
@@ -262,8 +261,10 @@ class SliceClassifier:
             del item
             with self.turn, watch("network"):
                 logits = self.logits(prepared.slices)
-            warm = np.array([self.temperatures.get(name, 1.0) for name in OUTPUTS])
-            each = expit(logits.astype(np.float64) / warm)
+            each = expit(logits.astype(np.float64))
+            for column, name in enumerate(OUTPUTS):
+                if name in self.calibrations:
+                    each[:, column] = self.calibrations[name](each[:, column])
         return SlicePrediction(
             name=prepared.name,
             path=prepared.path,
@@ -311,28 +312,3 @@ class SliceClassifier:
                 (small,) = grad_cam_pp(module, [module.get_submodule(MAPS)], image, list(OUTPUTS).index(name))
                 maps[name] = resized(small.cpu().numpy(), grey.shape).clamp(min=0).numpy()
         return maps
-
-
-def temperatures_of(bundle: Bundle) -> dict[str, float]:
-    """What the logits of each output are divided by; outputs that are not named keep theirs.
-
-    Raises
-    ------
-    WeightsError : the bundle holds none, or others
-    """
-    bundle.calibrated_by  # noqa: B018  refuses a bundle that was never calibrated
-    try:
-        found = {
-            name: float(record["temperature"])
-            for name, record in bundle.calibration.items()
-            if name in OUTPUTS and record["method"] == "temperature"
-        }
-    except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(
-            f"{bundle.folder / 'bundle.json'}: expected a temperature, found others ({error})."
-        ) from None
-    if not found or not all(0 < each < np.inf for each in found.values()):
-        raise WeightsError(
-            f"{bundle.folder / 'bundle.json'}: expected temperatures above 0 of {', '.join(OUTPUTS)}, found {found}."
-        )
-    return found

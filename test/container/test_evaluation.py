@@ -7,8 +7,8 @@ import pytest
 from balaitous.container.evaluation import evaluate_submission
 from balaitous.errors import InputError
 from balaitous.evaluation.evaluate import evaluate
+from balaitous.evaluation.matching import MissingPredictionsError
 from balaitous.evaluation.report import metrics_of
-from balaitous.evaluation.tasks import MissingPredictionsError
 from helpers.predictions import COVID, PATIENTS, REFERENCE, SEVERE, noisy
 
 
@@ -19,8 +19,8 @@ def submission(tmp_path):
     jobs = []
     for i, patient in enumerate(PATIENTS):
         outputs = {
-            "probability-covid-19": predictions.covid[i],
-            "probability-severe-covid-19": predictions.severe[i],
+            "probability-covid-19": predictions.probabilities["covid"][i],
+            "probability-severe-covid-19": predictions.probabilities["severe"][i],
         }
         folder = tmp_path / f"input/job{i}/output"
         folder.mkdir(parents=True)

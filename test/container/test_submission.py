@@ -83,7 +83,7 @@ def test_a_folder_of_jobs_is_read_by_the_names_of_scans_else_of_folders(tmp_path
 
 def test_a_number_that_a_job_did_not_write_is_no_prediction(tmp_path):
     write(tmp_path / "4/probability-covid-19.json", 0.5)
-    assert math.isnan(read_predictions(tmp_path).severe[0])
+    assert math.isnan(read_predictions(tmp_path).probabilities["severe"][0])
 
 
 def test_scans_that_have_one_probability_alone_are_named(tmp_path):
@@ -134,7 +134,7 @@ def test_jobs_that_failed_or_say_nothing_are_failures(tmp_path):
 
 def test_an_output_that_is_no_number_is_no_prediction(tmp_path):
     found = read_predictions(write(tmp_path / "predictions.json", [job("1.mha", covid="0,7", severe=[0.2])]))
-    assert np.isnan([found.covid[0], found.severe[0]]).all()
+    assert np.isnan([each[0] for each in found.probabilities.values()]).all()
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,9 @@ from balaitous.evaluation.auc import (
     area,
     compare,
     delong_standard_error,
-    percentiles,
     placements,
-    resampled,
 )
+from balaitous.evaluation.resampling import percentiles, resampled
 
 # Hanley and McNeil 1982, doi:10.1148/radiology.143.1.7063747, table I: 109 CTs rated from 1, definitely normal, to 5.
 RATINGS = np.arange(1, 6)

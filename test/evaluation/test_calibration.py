@@ -20,12 +20,13 @@ from balaitous.evaluation.calibration import (
     store,
 )
 from balaitous.evaluation.tasks import Predictions, Reference, Task
-from balaitous.severity.calibration import Isotonic, Platt, from_dict, stored_in, to_dict
 from balaitous.severity.parts import open_parts
 from balaitous.weights.bundle import FORMAT_VERSION, open_bundle
+from balaitous.weights.calibration import Isotonic, Platt, from_dict, stored_in, to_dict
 from balaitous.weights.inventory import verify
 from balaitous.weights.search import find_bundle
 
+OUTPUTS = ("covid", "severe")
 MAPS = (Platt(0.5, -0.3), Isotonic((0.0, 0.4, 1.0), (0.1, 0.2, 0.9)))
 
 
@@ -136,7 +137,7 @@ def test_too_few_patients_of_a_class_are_refused():
 
 
 def test_unknown_methods_are_refused():
-    with pytest.raises(ValueError, match=r"method must be one of platt, isotonic\. Got 'beta'"):
+    with pytest.raises(ValueError, match=r"method must be one of platt, isotonic, temperature\. Got 'beta'"):
         fit(miscalibrated(5), "beta")
 
 
@@ -156,13 +157,13 @@ def test_every_map_that_was_fitted_can_be_stored(task):
 
 
 def test_a_bundle_is_never_calibrated_unless_asked_for(mini):
-    assert stored_in(mini) == {}
+    assert stored_in(mini, OUTPUTS) == {}
 
 
 def test_a_calibrated_bundle_has_the_same_weights_and_another_hash(tmp_path, mini):
     out = store(mini, tmp_path / "new", dict(zip(("covid", "severe"), MAPS, strict=True)), {"patients": 3})
     bundle = open_bundle(out)
-    assert stored_in(bundle) == {"covid": MAPS[0], "severe": MAPS[1]}
+    assert stored_in(bundle, OUTPUTS) == {"covid": MAPS[0], "severe": MAPS[1]}
     assert bundle.files == mini.files
     assert bundle.sha256 != mini.sha256
     assert all(check.ok for check in verify(out))
@@ -206,11 +207,11 @@ def test_maps_that_do_not_rise_strictly_are_refused(tmp_path, mini, content):
     facts = json.loads((out / "bundle.json").read_text()) | {"calibration": {"covid": content}}
     (out / "bundle.json").write_text(json.dumps(facts))
     with pytest.raises(WeightsError, match=r"expected strictly increasing calibration maps|NaN, which is no number"):
-        stored_in(open_bundle(out))
+        stored_in(open_bundle(out), OUTPUTS)
 
 
 def test_predictions_of_other_weights_do_not_calibrate_a_bundle(mini):
-    predictions = Predictions("table.csv", [], np.empty(0), np.empty(0), bundles={mini.sha256: "mini", "ab" * 32: "x"})
+    predictions = Predictions("table.csv", [], {}, bundles={mini.sha256: "mini", "ab" * 32: "x"})
     with pytest.raises(InputError, match=f"predictions of the bundle mini .* found those of {'ab' * 6}"):
         check_origin(predictions, mini)
 
@@ -220,8 +221,10 @@ def test_a_bundle_is_calibrated_from_predictions_with_figures_of_before_and_afte
     covid = miscalibrated(6, patients=1200)
     severe = miscalibrated(7, patients=1200)
     patients = [str(each) for each in range(1200)]
-    predictions = Predictions("p.csv", patients, covid.probability, severe.probability, bundles={mini.sha256: "mini"})
-    reference = Reference(patients, covid.outcome, severe.outcome & covid.outcome)
+    predictions = Predictions(
+        "p.csv", patients, {"covid": covid.probability, "severe": severe.probability}, bundles={mini.sha256: "mini"}
+    )
+    reference = Reference(patients, {"covid": covid.outcome * 1.0, "severe": severe.outcome * 1.0})
     before, after = calibrate(predictions, reference, mini, tmp_path / "new", method)
     for key in ("covid", "severe"):
         assert after.metrics[key].brier < before.metrics[key].brier
@@ -230,7 +233,7 @@ def test_a_bundle_is_calibrated_from_predictions_with_figures_of_before_and_afte
         assert abs(slope_after - 1) < abs(slope_before - 1) * (0.5 if method == "platt" else 0.9)
     assert len(before.tasks["severe"].outcome) == covid.outcome.sum()
     bundle = open_bundle(tmp_path / "new")
-    maps = stored_in(bundle)
+    maps = stored_in(bundle, OUTPUTS)
     assert maps.keys() == {"covid", "severe"}
     for key, task in before.tasks.items():
         assert roc_auc_score(task.outcome, maps[key](task.probability)) == before.metrics[key].auc.delong.value

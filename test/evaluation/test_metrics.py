@@ -50,7 +50,7 @@ def test_intervals_of_proportions_are_those_of_newcombe_s_table(count, total, in
 
 def test_sensitivity_and_specificity_at_a_given_threshold_are_counted():
     task = Task("COVID-19", np.array([1, 1, 1, 0, 0], bool), np.array([0.9, 0.5, 0.1, 0.5, 0.2]))
-    point = operating_points(task, [0.5])[0]
+    point = operating_points(task, [("given", 0.5)])[0]
     assert point.threshold == 0.5
     assert point.sensitivity.value == pytest.approx(2 / 3)  # 0.5 itself is called positive
     assert point.specificity.value == 1 / 2
@@ -59,8 +59,8 @@ def test_sensitivity_and_specificity_at_a_given_threshold_are_counted():
 @settings(max_examples=50)
 @given(tasks())
 def test_the_chosen_points_are_the_best_that_any_threshold_gives(task):
-    _, youden, sensitive, specific = operating_points(task)
-    every = [operating_points(task, [each])[0] for each in np.unique(task.probability)]
+    youden, sensitive, specific = operating_points(task, [])
+    every = [operating_points(task, [("", each)])[0] for each in np.unique(task.probability)]
     sums = [each.sensitivity.value + each.specificity.value for each in every]
     assert youden.sensitivity.value + youden.specificity.value == pytest.approx(max([*sums, 1]))
     assert sensitive.sensitivity.value >= 0.9
@@ -72,7 +72,7 @@ def test_the_chosen_points_are_the_best_that_any_threshold_gives(task):
 
 def test_where_no_threshold_is_specific_enough_nobody_is_called_positive():
     task = Task("COVID-19", np.array([False, True]), np.array([0.7, 0.2]))
-    point = operating_points(task)[-1]
+    point = operating_points(task, [])[-1]
     assert point.threshold is None  # infinite, which JSON does not know
     assert (point.sensitivity.value, point.specificity.value) == (0, 1)
 

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 from balaitous.errors import WeightsError
 from balaitous.networks.loading import MOST, build_network, check_fit
-from balaitous.severity.calibration import stored_in
+from balaitous.severity.heads import OUTCOMES
 from balaitous.severity.parts import check_parts, open_parts
 from balaitous.weights.bundle import open_bundle
+from balaitous.weights.calibration import stored_in
 from balaitous.weights.card import is_line
 from balaitous.weights.inventory import list_bundles, verify
 from balaitous.weights.pack import Facts
@@ -292,7 +293,7 @@ def test_whatever_a_field_of_bundle_json_holds_it_is_understood_or_refused_in_on
         (folder / "bundle.json").write_text(json.dumps(facts))
         for work in (
             check_parts,
-            lambda each: stored_in(open_parts(each)),
+            lambda each: stored_in(open_parts(each), OUTCOMES),
             lambda each: open_bundle(each).calibrated_by,
         ):
             assert is_line(problem_of(work, folder))

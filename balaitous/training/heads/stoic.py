@@ -114,5 +114,5 @@ def labelled(rows: Sequence[Row], store: FeatureStore, reference: Reference) -> 
         features=store.features(good),
         age_years=np.array([row["age_years"] for row in good]),
         sex=np.array([row["sex"] for row in good]),
-        outcomes={"covid": reference.covid[index], "severe": reference.severe[index]},
+        outcomes={outcome: known[index] == 1 for outcome, known in reference.outcomes.items()},
     )

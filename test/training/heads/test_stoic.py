@@ -30,7 +30,7 @@ def test_scans_without_an_outcome_may_have_one_name(tmp_path, caplog):
 def test_columns_of_a_reference_may_have_spaces_and_others_are_named(tmp_path, caplog):
     reference = "patientid, probCOVID , PROBSEVERE,sex\n1,0,0,F\n2,1,1,M\n"
     cohort = read_stoic(stoic(tmp_path, "1.mha", "2.mha", reference=reference))
-    assert cohort.reference.covid.tolist() == [False, True]
+    assert cohort.reference.outcomes["covid"].tolist() == [0, 1]
     assert "columns that are not used: sex" in caplog.text
 
 

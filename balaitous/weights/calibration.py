@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from balaitous.errors import WeightsError
-from balaitous.severity.heads import OUTCOMES
 
 if TYPE_CHECKING:
     from balaitous.weights.bundle import Bundle
@@ -43,18 +42,33 @@ class Isotonic:
         return np.interp(np.asarray(probability, float), self.raw, self.calibrated)
 
 
-Calibration = Platt | Isotonic
+@dataclass(frozen=True)
+class Temperature:
+    """σ(logit(p) / temperature), temperature > 0: the network's own logit, divided (Guo et al. 2017, arXiv:1706.04599).
+
+    Outputs that exclude each other share one, by which the logits are divided before the softmax.
+    """
+
+    temperature: float
+    method: ClassVar = "temperature"
+
+    def __call__(self, probability: NDArray | float) -> NDArray[np.float64]:
+        """Calibrated probabilities of an output for itself; 0 stays 0, and 1 stays 1."""
+        return expit(logit(np.asarray(probability, float)) / self.temperature)
 
 
-def stored_in(bundle: Bundle) -> dict[str, Calibration]:
-    """The map of each outcome that a bundle holds; empty if it was never calibrated.
+Calibration = Platt | Isotonic | Temperature
+
+
+def stored_in(bundle: Bundle, outputs: Iterable[str]) -> dict[str, Calibration]:
+    """The map of each output that a bundle holds; empty if it was never calibrated.
 
     Raises
     ------
     WeightsError : they are no such maps, or not strictly increasing
     """
     try:
-        return {task: from_dict(bundle.calibration[task]) for task in OUTCOMES if task in bundle.calibration}
+        return {name: from_dict(bundle.calibration[name]) for name in outputs if name in bundle.calibration}
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise WeightsError(
             f"{bundle.folder / 'bundle.json'}: expected strictly increasing calibration maps, found others ({error}). "
@@ -74,6 +88,11 @@ def from_dict(content: Mapping[str, Any]) -> Calibration:
         if not (0 < platt.slope < np.inf and np.isfinite(platt.intercept)):
             raise ValueError(f"slope {platt.slope:g}, intercept {platt.intercept:g}")
         return platt
+    if content["method"] == "temperature":
+        temperature = Temperature(float(content["temperature"]))
+        if not 0 < temperature.temperature < np.inf:
+            raise ValueError(f"temperature {temperature.temperature:g}")
+        return temperature
     if content["method"] != "isotonic":
         raise ValueError(f"method {content['method']!r}")
     isotonic = Isotonic(*(tuple(map(float, content[axis])) for axis in ("raw", "calibrated")))
