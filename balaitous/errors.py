@@ -6,6 +6,11 @@ and what to do, on one line.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from balaitous.text import printable
+
+NAMES_SHOWN = 5  # of patients, say, in a message
 MAXIMUM_MESSAGE = 1200  # characters: its beginning and its end, which says what to do
 
 
@@ -35,6 +40,14 @@ class WeightsError(BalaitousError):
     exit_code = 4
 
 
+def reader_died(scan: str) -> InputError:
+    """What to say of a scan of which the process that read it died."""
+    return InputError(
+        f"{scan}: expected to read it, the process that did was ended: by the system for want of memory, or by the "
+        "file. Give the job more memory, or write the file again."
+    )
+
+
 def needs_extra(what: str, packages: str, extra: str) -> str:
     """The message where an optional part of this package is not installed: what needs it, and how to get it.
 
@@ -55,6 +68,12 @@ def exit_code_of(kind: str) -> int:
     return 1
 
 
+def first_few(names: Sequence[str]) -> str:
+    """The first few names, and how many there are."""
+    rest = len(names) - NAMES_SHOWN
+    return ", ".join(names[:NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+
+
 def reason_of(error: BaseException) -> str:
     """What a library's error says, on one line: of an error of the system without the file's name, which we say."""
     if isinstance(error, OSError) and error.strerror:
@@ -67,8 +86,7 @@ def one_line(text: str) -> str:
 
     Names and header fields come from files, and must neither fake a line of the log nor steer a terminal.
     """
-    text = " ".join(text.split())
-    text = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    text = printable(" ".join(text.split()))
     start, end = 2 * MAXIMUM_MESSAGE // 3, MAXIMUM_MESSAGE // 3
     return text if len(text) <= MAXIMUM_MESSAGE else f"{text[:start]} … {text[-end:]}"
 

@@ -1,33 +1,43 @@
-"""Files and folders that are there whole or not at all: written beside their places, synced, then renamed."""
+"""Files and folders that are there whole or not at all: written beside their places, synced, then renamed.
+
+A file that takes another's place keeps its mode and, where that is allowed, its owner; a link stays one, and what it
+points to is written.
+"""
 
 from __future__ import annotations
 
 import glob
 import hashlib
+import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+import stat
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes, like: Path | None = None) -> None:
     """Write a file: nobody ever sees half of it, and if it cannot be written the old one stays.
+
+    Parameters
+    ----------
+    like : a file whose mode and owner it gets, if there is one; None: `path` itself
 
     Raises
     ------
     OSError : it names the file
     """
-    write_together({path: content})
+    write_together({path: content}, like)
 
 
-def write_together(contents: Mapping[Path, bytes]) -> None:
+def write_together(contents: Mapping[Path, bytes], like: Path | None = None) -> None:
     """Write files, and show them when all are on the disk: if it is full, every file stays as it was.
 
     They appear in their order. A kill in between leaves the first ones new and the others old, so the file that speaks
-    for the others comes last.
+    for the others comes last. `like` is as `write_whole` has it.
 
     Raises
     ------
@@ -36,14 +46,14 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
     partials = {path: _beside(path) for path in contents}
     try:
         for path, partial in partials.items():
-            with _naming(path), partial.open("xb") as file:  # never into what somebody else put there
+            with _naming(path), _open_new(partial, like or path) as file:
                 file.write(contents[path])
                 file.flush()
                 os.fsync(file.fileno())
         for path, partial in partials.items():
             with _naming(path):
-                partial.replace(path)
-        for folder in {path.parent for path in contents}:
+                partial.replace(path.resolve())
+        for folder in {partial.parent for partial in partials.values()}:
             _sync(folder)
     finally:
         for partial in partials.values():
@@ -62,12 +72,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     partial = _beside(path)
     try:
         with _naming(path):
-            with partial.open("xb") as file:
+            with _open_new(partial, path) as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            partial.replace(path)
-        _sync(path.parent)
+            partial.replace(path.resolve())
+        _sync(partial.parent)
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -81,6 +91,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     ------
     OSError : it cannot be written, or there is a folder with something in it
     """
+    path = path.resolve()
     partial = _beside(path)
     try:
         partial.mkdir(parents=True)
@@ -96,6 +107,37 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def refuse_others(folder: Path, names: Iterable[str], record: str, keys: Collection[str]) -> None:
+    """Make sure that nothing is overwritten in a folder but what an earlier run of the same kind wrote there.
+
+    Parameters
+    ----------
+    names : of the files that are to be written
+    record : the one of them that such a run is known by: a JSON object with at least these keys
+
+    Raises
+    ------
+    ValueError : one of the files is there, and no such record; or a record that is none
+    """
+    if is_json_with(folder / record, keys):
+        return
+    for name in (record, *names):
+        if os.path.lexists(folder / name):
+            raise ValueError(
+                f"{folder / name} is there already, and not from an earlier run of this command: it is not "
+                "overwritten. Choose another folder, or remove it."
+            )
+
+
+def is_json_with(path: Path, keys: Collection[str]) -> bool:
+    """Whether a file is a JSON object that has these keys."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and content.keys() >= set(keys)
+
+
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal, as ``sha256sum`` prints it.
 
@@ -109,6 +151,7 @@ def sha256_of(path: Path) -> str:
 
 def remove_partials(path: Path) -> None:
     """Remove what a writer of this file left that was killed; not where others may be writing it."""
+    path = path.resolve()
     for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
         partial.unlink(missing_ok=True)
 
@@ -127,7 +170,27 @@ def _naming(path: Path) -> Iterator[None]:
 
 def _beside(path: Path) -> Path:
     """Where to write: on the same file system, under a name that nobody else takes."""
+    path = path.resolve()  # of a link: where the file lies
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+
+
+def _open_new(partial: Path, like: Path) -> BinaryIO:
+    """A new file, never what somebody else put there, with the mode and owner of another, if that is there."""
+    try:
+        old = like.stat()
+    except OSError:
+        return partial.open("xb")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+    mode = stat.S_IMODE(old.st_mode) & 0o777
+    if os.name == "posix" and (old.st_uid, old.st_gid) != (os.geteuid(), os.fstat(descriptor).st_gid):
+        for owner in (old.st_uid, -1):  # who may not give a file away may still give it to a group of theirs
+            with suppress(OSError):
+                os.fchown(descriptor, owner, old.st_gid)
+                break
+        else:
+            mode &= 0o707  # another group than before is allowed nothing
+    os.chmod(partial, mode)
+    return open(descriptor, "wb")
 
 
 def _sync_file(path: Path) -> None:

@@ -11,6 +11,7 @@ import os
 import signal
 import traceback
 from collections.abc import Sequence
+from contextlib import closing
 from multiprocessing import active_children
 from pathlib import Path
 from typing import Annotated
@@ -32,6 +33,7 @@ from balaitous.cli.console import (
     fail,
     note_use,
     out,
+    set_up_streams,
     usage_errors,
 )
 from balaitous.cli.evaluate import evaluate
@@ -41,6 +43,7 @@ from balaitous.cli.train import train_app
 from balaitous.cli.weights import weights_app
 from balaitous.errors import BalaitousError, explain
 from balaitous.memory import check_memory_limit, memory_errors
+from balaitous.models import DEFAULT, MODELS, Settings, load_model
 
 CHILD_SECONDS = 1  # that a process gets to end by itself
 
@@ -60,6 +63,7 @@ app.add_typer(train_app, name="train")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; errors of the user's end in one line and an exit code."""
+    set_up_streams()
     try:
         check_memory_limit()
         with memory_errors():
@@ -72,13 +76,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fail(explain(error), EXIT_FILES)
     except Interrupted as error:
         end_children()
-        err.print(f"ERROR: {error}", markup=False)
+        err.print(f"ERROR: {error}")
         # All is written. The usual way out would first wait for the threads that have scans in hand.
         atexit._run_exitfuncs()
         os._exit(EXIT_INTERRUPTED)
     except Exception as error:
         if not isinstance(error, MemoryError):
-            traceback.print_exception(error)  # nobody expected it: this is for a report of it
+            for line in "".join(traceback.format_exception(error)).splitlines():
+                err.print(line)  # nobody expected it: this is for a report of it
         end_children()  # which may wait for work that nobody can give them any more
         fail(explain(error), EXIT_UNEXPECTED)
 
@@ -111,13 +116,19 @@ def published_form(
         with usage_errors():
             check_patient(age, sex)
         from balaitous.checks import verdict
-        from balaitous.severity.pipeline import Balaitous
+        from balaitous.cohort.items import Item
+        from balaitous.cohort.local import first_reader, outcome_of
 
-        model = Balaitous()
-        prediction = model.predict(path, age=age, sex=sex)
+        row = MODELS[DEFAULT]
+        with closing(first_reader(row)) as readers:
+            model = load_model(row, Settings())
+            given = {name: value for name, value in {"age": age, "sex": sex}.items() if value is not None}
+            prediction = outcome_of(model, Item(path, given), executor=readers.of_this_thread())
+        if isinstance(prediction, Exception):
+            raise prediction
         note_use(model.bundle)
         if notes := verdict(prediction.checks)["quality_notes"]:
-            err.print(f"Check: {notes}", markup=False)
+            err.print(f"Check: {notes}")
         out.print(f"Probability covid: {100 * prediction.probability_covid:.2f}%")
         out.print(f"Probability severe: {100 * prediction.probability_severe:.2f}%")
     elif context.invoked_subcommand is None:

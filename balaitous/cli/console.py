@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 import time
@@ -12,6 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.text import Text
+
+from balaitous.errors import one_line
+from balaitous.text import PlainFormatter, printable
 
 if TYPE_CHECKING:
     from balaitous.cohort.run import Run
@@ -27,9 +32,23 @@ EXIT_INTERRUPTED = 130
 PACE_SECONDS = 30  # between two estimates of the time left, where lines stay
 DISCLAIMER = "Research use only, not for diagnosis."
 
+
+class PlainConsole(Console):
+    """Prints every text as it is, names in square brackets and between colons too, and each on one line: what steers a
+    terminal or ends a line is escaped, in cells of tables as well.
+    """
+
+    def __init__(self, stderr: bool = False, width: int | None = None) -> None:
+        super().__init__(soft_wrap=True, highlight=False, markup=False, emoji=False, stderr=stderr, width=width)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """The text as rich draws it; every string that is printed comes by here."""
+        return super().render_str(printable(text), **options)
+
+
 # No terminal, no width: a table in a log or a file should not be squeezed into 80 columns.
-out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 200)
-err = Console(soft_wrap=True, highlight=False, stderr=True)
+out = PlainConsole(width=None if sys.stdout and sys.stdout.isatty() else 200)
+err = PlainConsole(stderr=True)
 
 Age = Annotated[float | None, typer.Option(help="Age in years, when the scan does not tell.")]
 Sex = Annotated[str | None, typer.Option(help="M or 1, F or 0; 0.5 if unknown.")]
@@ -58,19 +77,34 @@ def usage_errors() -> Iterator[None]:
 
 def fail(message: str, exit_code: int) -> NoReturn:
     """End the command with a line on stderr."""
-    err.print(f"ERROR: {message}", markup=False)
+    err.print(f"ERROR: {one_line(message)}")
     sys.exit(exit_code)
+
+
+def print_lines(text: str) -> None:
+    """Print a text of several lines, such as a table."""
+    for line in text.rstrip("\n").split("\n"):
+        out.print(line)
+
+
+def set_up_streams() -> None:
+    """What a stream's encoding has no letter for is written as an escape: it is no reason to end a run that is done."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def set_up_logging(verbose: bool) -> None:
     """Warnings of the library as plain lines on stderr, with ``--verbose`` also what it does."""
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING, stream=sys.stderr, force=True)
+    handler = logging.StreamHandler()
+    handler.setFormatter(PlainFormatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("balaitous").setLevel(logging.INFO if verbose else logging.WARNING)
 
 
 def note_use(bundle: Bundle) -> None:
     """Say once what the weights are good for."""
-    err.print(f"Weights '{bundle.name}' ({bundle.sha256[:12]}): {bundle.intended_use}", markup=False)
+    err.print(f"Weights '{bundle.name}' ({bundle.sha256[:12]}): {bundle.intended_use}")
     if bundle.demonstration:
         err.print("These probabilities are a demonstration. For the published weights: balaitous weights fetch stoic")
 
@@ -87,7 +121,7 @@ def scan_progress(run: Run) -> Iterator[Callable[[str], None]]:
             pace = ""
             if time.monotonic() - said > PACE_SECONDS:
                 said, pace = time.monotonic(), f" ({pace_of(run)})"
-            err.print(f"[{run.skipped + run.added}/{total}] {text}{pace}", markup=False)
+            err.print(f"[{run.skipped + run.added}/{total}] {text}{pace}")
 
         yield line
         return
@@ -96,7 +130,7 @@ def scan_progress(run: Run) -> Iterator[Callable[[str], None]]:
         task = progress.add_task("scans", total=total, completed=run.skipped, pace="")
 
         def advance(text: str) -> None:
-            progress.console.print(text, markup=False)
+            progress.console.print(text)
             progress.update(task, advance=1, pace=pace_of(run))
 
         yield advance
@@ -130,6 +164,6 @@ def show_summary(summary: Mapping[str, Any]) -> None:
     }
     counts = ", ".join(f"{count} {what}" for what, count in parts.items() if count)
     pace = f"; {summary['scans_a_minute']:.3g} scans a minute" if summary["scans_a_minute"] else ""
-    err.print(f"{summary['scans']} scans: {counts}{pace}", markup=False)
+    err.print(f"{summary['scans']} scans: {counts}{pace}")
     for kind, each in failed.items():
-        err.print(f"  {each['count']} × {kind}, such as: {each['example']}", markup=False)
+        err.print(f"  {each['count']} × {kind}, such as: {each['example']}")

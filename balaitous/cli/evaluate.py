@@ -35,15 +35,19 @@ def evaluate(
     from balaitous.container.submission import read_predictions
     from balaitous.evaluation.evaluate import evaluate, summary_lines
     from balaitous.evaluation.metrics import THRESHOLDS
-    from balaitous.evaluation.report import write_evaluation
+    from balaitous.evaluation.report import refuse_other_files, write_evaluation
     from balaitous.evaluation.tasks import read_reference
+    from balaitous.locks import Lock
 
     truth = read_reference(reference)
     found = read_predictions(predictions)
     other = read_predictions(compare) if compare else None
-    with usage_errors():
+    folder.mkdir(parents=True, exist_ok=True)
+    with usage_errors(), Lock(folder):
+        refuse_other_files(folder)
         evaluation = evaluate(found, truth, other, thresholds=threshold or THRESHOLDS, bootstraps=bootstraps, seed=seed)
+        written = write_evaluation(evaluation, folder)
     for line in summary_lines(evaluation):
-        out.print(line, markup=False)
-    for path in write_evaluation(evaluation, folder):
-        out.print(f"wrote {path}", markup=False)
+        out.print(line)
+    for path in written:
+        out.print(f"wrote {path}")

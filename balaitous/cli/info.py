@@ -42,11 +42,11 @@ def show(facts: Mapping[str, Any], indent: str = "") -> None:
     """Facts in facts, a line each."""
     for key, value in facts.items():
         if isinstance(value, Mapping):
-            out.print(f"{indent}{key}:", markup=False)
+            out.print(f"{indent}{key}:")
             show(value, indent + "  ")
         else:
             told = ", ".join(value) if isinstance(value, list) else value
-            out.print(f"{indent}{key}: {told}", markup=False)
+            out.print(f"{indent}{key}: {told}")
 
 
 def model_facts(model: Model) -> dict[str, Any]:

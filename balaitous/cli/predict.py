@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,17 +35,19 @@ from balaitous.cli.console import (
 )
 from balaitous.cli.info import bundle_facts
 from balaitous.errors import exit_code_of
-from balaitous.files import write_whole
+from balaitous.files import is_json_with, write_whole
 from balaitous.models import DEFAULT, MODELS, Model, Settings, find_model
 from balaitous.provenance import versions
 
 if TYPE_CHECKING:
     from balaitous.cohort.engines import Engine
+    from balaitous.cohort.items import Item
     from balaitous.cohort.run import Run
     from balaitous.cohort.table import Row
 
 MODEL_HELP = "; ".join(f"{model.name}: {model.title}" for model in MODELS.values()) + "."
 ENGINES = ("local", "ray")
+REPORT_KEYS = ("started", "finished", "model", "summary", "scans")  # what an earlier report is known by
 SHOWN_ROWS = 100  # of a table that is in a file as well
 
 
@@ -99,10 +101,12 @@ def predict(
 ) -> None:
     """Predict scans or pictures, one row each."""
     set_up_logging(verbose)
-    from balaitous.cohort.engines import local_engine, ray_engine
+    from balaitous.cohort.growing import ItemTable
     from balaitous.cohort.items import list_items
+    from balaitous.cohort.local import first_reader
     from balaitous.cohort.run import Run, same_request_of
-    from balaitous.cohort.table import ItemTable, columns_of
+    from balaitous.cohort.table import columns_of
+    from balaitous.locks import Lock
 
     started = datetime.now(UTC)
     settings = Settings(weights, device, precision, calibrated, strict)
@@ -112,15 +116,20 @@ def predict(
         given = check_given(model, {"age": age, "sex": sex, "series": series})
         check_run_options(table_path, resume, engine, address, report_path)
         table = ItemTable(table_path, columns_of(model), resume) if table_path else None
+        report_lock = Lock(report_path) if report_path else nullcontext()
     items = list_items(paths, model, given)
     with usage_errors():
+        check_apart({"--out": table_path, "--report": report_path}, paths, items)
+        readers = first_reader(model) if engine == "local" else None
+        from balaitous.cohort.engines import local_engine, ray_engine  # brings PyTorch, while the process starts
+
         if engine == "ray":
             chosen = ray_engine(model, settings, items, workers, address)
         else:
-            chosen = local_engine(model, settings, items, workers)
+            chosen = local_engine(model, settings, items, workers, readers)
         note_use(chosen.bundle)
         if table and table.done:
-            err.print(f"{table.path}: {len(table.done)} scans are done; looking for them…", markup=False)
+            err.print(f"{table.path}: {len(table.done)} scans are done; looking for them…")
         run = Run(items, table, chosen.made_by, same_request_of(model), strict)
         rows: Any = chosen.predict(run.todo)
 
@@ -134,12 +143,13 @@ def predict(
         raise Interrupted(f"interrupted after {run.skipped + run.added} of {len(items)} scans{goes_on}.") from None
     finally:  # also when interrupted: nothing that was computed is lost
         done = run.finish()
-        if report_path:
-            write_report(report_path, model, chosen, run, started)
+        with report_lock:
+            if report_path:
+                write_report(report_path, model, chosen, run, started)
     show_rows(done[:SHOWN_ROWS] if table else done, model)
     if table:
         others = f", {len(run.others)} of them of other scans that were there" if run.others else ""
-        out.print(f"wrote {table.path} ({len(done) + len(run.others)} rows{others})", markup=False)
+        out.print(f"wrote {table.path} ({len(done) + len(run.others)} rows{others})")
     failed = [row for row in done if row["status"] == "failed"]
     if len(items) > 1:
         show_summary(run.summary())
@@ -157,14 +167,43 @@ def check_run_options(
 
     if report_path:
         check_table_path(report_path, "--report", [".json"])
-        if report_path == table_path:
+        if table_path and report_path.resolve() == table_path.resolve():
             raise ValueError(f"--report and --out must be two files. Got {report_path.name!r} for both.")
+        if report_path.exists() and report_path.stat().st_size and not is_json_with(report_path, REPORT_KEYS):
+            raise ValueError(
+                f"{report_path} is there already: expected the report of an earlier run, found another file. Choose "
+                "another name for --report, or remove it."
+            )
     if resume and not table_path:
         raise ValueError("--resume needs --out, the table to go on with. Got none.")
     if engine not in ENGINES:
         raise ValueError(f"--engine must be one of {', '.join(ENGINES)}. Got {engine!r} instead.")
     if address and engine != "ray":
         raise ValueError(f"--address is for --engine ray. Got --engine {engine} instead.")
+
+
+def check_apart(written: Mapping[str, Path | None], paths: Sequence[str], items: Sequence[Item]) -> None:
+    """Raise ValueError for an option that would write over an input, or make a side-car of one, whatever it is called.
+
+    Parameters
+    ----------
+    written : paths by option
+    paths, items : of the command line, and what they stand for
+    """
+    from balaitous.cohort.addresses import is_url
+
+    read = {Path(each).resolve() for each in (*paths, *(item.path for item in items)) if not is_url(each)}
+    sidecars = {
+        Path(item.path).absolute().with_name(f"{item.name}.json").resolve() for item in items if not is_url(item.path)
+    }
+    for option, path in written.items():
+        if path and path.resolve() in read:
+            raise ValueError(f"{option} must be another file than what is read. Got {path}: choose another name.")
+        if path and path.resolve() in sidecars:
+            raise ValueError(
+                f"{option} must not be named as a scan beside it: the next run would take it for the scan's side-car. "
+                f"Got {path}: choose another name."
+            )
 
 
 def check_given(model: Model, facts: Mapping[str, Any]) -> dict[str, Any]:

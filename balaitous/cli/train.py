@@ -17,6 +17,7 @@ from balaitous.cli.console import (
     note_use,
     out,
     outcome_line,
+    print_lines,
     scan_progress,
     set_up_logging,
     show_summary,
@@ -82,8 +83,8 @@ def train_heads_command(
             workers=workers,
             follow=show,
         )
-    out.print(text, markup=False)
-    out.print(f"wrote {folder}", markup=False)
+    print_lines(text)
+    out.print(f"wrote {folder}")
 
 
 @train_app.command("encoder")
@@ -120,7 +121,7 @@ def train_encoder_command(
 
         training = EncoderTraining(view, recipe, start, weights, probe, device, workers)
         file = train_encoder_on(data, folder, training, slices or folder / "slices", follow=show)
-    out.print(f"wrote {file}", markup=False)
+    out.print(f"wrote {file}")
 
 
 def show(run: Run, rows: Iterator[Row]) -> None:
@@ -191,9 +192,9 @@ def train_lungs_command(
             device=chosen,
             dtype=dtype,
         )
-    out.print(f"wrote {folder / WEIGHTS_FILE}", markup=False)
+    out.print(f"wrote {folder / WEIGHTS_FILE}")
     if cases.held_out:
-        out.print(write_dice(network, cases.held_out, folder), markup=False)
+        print_lines(write_dice(network, cases.held_out, folder))
     else:
         err.print("No Dice: no scan that can be used is held out. See --held-out, or the column held_out.")
 

@@ -24,7 +24,7 @@ def list_weights() -> None:
     from balaitous.weights.registry import published_bundles
 
     for model in MODELS.values():
-        out.print(f"{model.name}: {model.title}", markup=False)
+        out.print(f"{model.name}: {model.title}")
         for each in list_bundles(model):
             found = each.bundle
             what = each.problem or "nothing"
@@ -33,13 +33,14 @@ def list_weights() -> None:
                 what += f", licence: {found.licence}"
                 if found.model != model.name:
                     what += f"; for {found.model}"
-            out.print(f"{'*' if each.in_use else ' '} {each.place}: {each.folder}\n    {what}", markup=False)
+            out.print(f"{'*' if each.in_use else ' '} {each.place}: {each.folder}")
+            out.print(f"    {what}")
     out.print("* is the one in use. To be fetched:")
     for name, published in published_bundles().items():
         size_bytes = sum(file.size_bytes for file in published.files)
-        out.print(f"balaitous weights fetch {name}: about {size_bytes / 1e9:.1f} GB", markup=False)
+        out.print(f"balaitous weights fetch {name}: about {size_bytes / 1e9:.1f} GB")
         for file in published.files:
-            out.print(f"  {file.name}  {file.url}  {file.licence}; {file.citation}", markup=False)
+            out.print(f"  {file.name}  {file.url}  {file.licence}; {file.citation}")
 
 
 @weights_app.command("fetch")
@@ -56,7 +57,7 @@ def fetch_weights(
     set_up_logging(verbose=True)
     with usage_errors(), download_progress() as on_progress:
         bundle = fetch(name, folder, from_dir, on_progress)
-    out.print(f"{bundle} is ready", markup=False)
+    out.print(f"{bundle} is ready")
 
 
 @contextmanager
@@ -75,7 +76,7 @@ def download_progress() -> Iterator[Any]:
 
         yield line
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err) as progress:
         tasks: dict[str, Any] = {}
 
@@ -98,7 +99,7 @@ def verify_weights(
     folder = find_bundle() if weights is None else named_bundle(weights)
     checks = verify(folder)
     for check in checks:
-        out.print(f"{'ok    ' if check.ok else 'FAILED'} {folder / check.file}", markup=False)
+        out.print(f"{'ok    ' if check.ok else 'FAILED'} {folder / check.file}")
     wrong = [check for check in checks if not check.ok]
     if wrong:
         fail(str(wrong[0].problem), WeightsError.exit_code)
@@ -111,15 +112,15 @@ def quantize_weights(
 ) -> None:
     """Quantise a bundle's networks to int8 for this machine's CPU, in place of what `predict` made by itself."""
     set_up_logging(verbose=True)
-    from balaitous.cohort.engines import local_copies
+    from balaitous.cohort.engines import quantize
     from balaitous.cohort.items import list_items
     from balaitous.models import MODELS
-    from balaitous.severity.quantize import quantize_bundle
     from balaitous.weights.search import find_bundle
 
+    model = MODELS["severity"]
     with usage_errors():
-        folder = quantize_bundle(find_bundle(weights), local_copies(list_items(paths, MODELS["severity"])))
-    out.print(f"wrote {folder}", markup=False)
+        folder = quantize(model, find_bundle(weights), list_items(paths, model))
+    out.print(f"wrote {folder}")
 
 
 @weights_app.command("calibrate")
@@ -141,8 +142,8 @@ def calibrate_weights(
     with usage_errors():
         before, after = calibrate(read_predictions(predictions), read_reference(reference), bundle, folder, method)
     for line in summary_lines(before, after):
-        out.print(line, markup=False)
-    out.print(f"wrote {folder}", markup=False)
+        out.print(line)
+    out.print(f"wrote {folder}")
 
 
 @weights_app.command("pack")
@@ -202,4 +203,4 @@ def pack_weights(
             )
         else:
             raise UsageError("expected all four parts, or --base BUNDLE that has the others. Give what is missing.")
-    out.print(f"wrote {bundle}", markup=False)
+    out.print(f"wrote {bundle}")

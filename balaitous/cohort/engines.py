@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import balaitous
 from balaitous.cohort.addresses import local_copy
 from balaitous.cohort.items import Item
+from balaitous.cohort.local import CAN_READ_BESIDE, Readers, first_reader, predict_items
 from balaitous.cohort.table import Row
 from balaitous.models import Model, Settings, imported, load_model
 from balaitous.weights.bundle import Bundle, open_bundle
@@ -55,18 +57,32 @@ class Engine:
         }
 
 
-def local_engine(model: Model, settings: Settings, items: Sequence[Item], workers: int | None = None) -> Engine:
-    """The model in this process, for these items; `workers` None: as many as `default_workers` says.
+def local_engine(
+    model: Model,
+    settings: Settings,
+    items: Sequence[Item],
+    workers: int | None = None,
+    readers: Readers | None = None,
+) -> Engine:
+    """The model in this process, for these items.
+
+    Parameters
+    ----------
+    workers : items at a time; None: as many as `default_workers` says
+    readers : where a process that reads was started before; None: it starts while the networks are loaded
 
     Raises
     ------
     WeightsError, ValueError : as the model's class does
     """
-    from balaitous.cohort.local import predict_items
-
     if settings.precision == "int8":
         quantize_once(model, settings, items)
-    predictor = load_model(model, settings)
+    readers = readers or first_reader(model)
+    try:
+        predictor = load_model(model, settings)
+    except BaseException:
+        readers.close()
+        raise
     count = workers or default_workers(len(items), predictor.device.type)
     return Engine(
         predictor.bundle,
@@ -74,7 +90,7 @@ def local_engine(model: Model, settings: Settings, items: Sequence[Item], worker
         predictor.precision,
         predictor.provenance.calibration,
         {name: getattr(predictor.provenance, name) for name in HARDWARE},
-        lambda todo: predict_items(predictor, todo, count),
+        lambda todo: predict_items(predictor, todo, count, readers=readers),
     )
 
 
@@ -121,7 +137,18 @@ def quantize_once(model: Model, settings: Settings, items: Sequence[Item]) -> No
     bundle = open_bundle(find_bundle(settings.weights, model))
     if not Int8Store(bundle).exists():
         log.warning("quantising the networks of %r to int8, once: up to a few minutes", bundle.name)
-        imported(model.quantizing)(bundle.folder, local_copies(items))
+        quantize(model, bundle.folder, items)
+
+
+def quantize(model: Model, folder: Path, items: Sequence[Item]) -> Path:
+    """Quantise a bundle on slices of the first of these items, which are read in a process of their own.
+
+    Returns
+    -------
+    the folder in the cache
+    """
+    with closing(first_reader(model)) as readers:
+        return imported(model.quantizing)(folder, local_copies(items), readers.of_this_thread())
 
 
 def local_copies(items: Iterable[Item]) -> Iterator[Path]:
@@ -131,8 +158,10 @@ def local_copies(items: Iterable[Item]) -> Iterator[Path]:
             yield path
 
 
-def default_workers(items: int, device_type: str) -> int:
-    """Items at a time: one alone needs no other process, a GPU is to be fed by many."""
-    if items == 1 or os.name == "nt":  # Windows cannot end such processes as `processes` does
+def default_workers(items: int, device_type: str) -> int | None:
+    """Items at a time: a GPU is to be fed by many; None where they are read in this process."""
+    if not CAN_READ_BESIDE:
+        return None
+    if items <= 1:
         return 1
     return WORKERS_ON_CPU if device_type == "cpu" else min(MOST_WORKERS_WITH_GPU, os.cpu_count() or 1)

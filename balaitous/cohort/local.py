@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from itertools import islice
 from threading import Lock, local
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from balaitous.cohort.addresses import local_copy, redacted
-from balaitous.cohort.processes import ReadingProcess, leave_interrupts_to_main_thread, reader_died
+from balaitous.cohort.processes import ReadingProcess, leave_interrupts_to_main_thread
 from balaitous.cohort.table import Prediction, Row, row_of
+from balaitous.errors import reader_died
 
 if TYPE_CHECKING:
     from balaitous.cohort.items import Item
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+CAN_READ_BESIDE = os.name != "nt"  # Windows cannot end such processes as `processes` does
 CLEARING_SECONDS = 1.0  # for what a reading process unpacked
 AHEAD = 2  # items begun or waiting, for each worker: a slow one at the head of the line does not keep the others idle
 
@@ -58,23 +62,29 @@ class Predictor(Protocol[Predicted]):
 
 
 def predict_items(
-    model: Predictor, items: Iterable[Item], workers: int = 1, keep: Keep | None = None
+    model: Predictor,
+    items: Iterable[Item],
+    workers: int | None = None,
+    keep: Keep | None = None,
+    readers: Readers | None = None,
 ) -> Generator[Row]:
     """Yield the row of each item, in the order of `items`. One that fails gives a row that says so.
 
     Parameters
     ----------
     items : read as they are needed, and not far ahead of the rows that are taken
-    workers : items at a time: as many processes read and prepare them while the networks, in this one, take one after
-        the other. Memory grows by one prepared item a worker. A script that calls this with more than one does so below
-        ``if __name__ == "__main__":``, as the standard library's `multiprocessing` has it
+    workers : items at a time: as many processes read and prepare them, one included, while the networks, in this one,
+        take one after the other: an item that ends its process fails alone. Memory grows by one prepared item a worker.
+        A script that asks for them does so below ``if __name__ == "__main__":``, as the standard library's
+        `multiprocessing` has it. None: items are read in this process, which ends with one that ends its reader
     keep : gets every prediction before its row is yielded; where it fails, the item does
+    readers : where a process was started beforehand; they end with the last row
     """
-    if workers == 1:
+    if workers is None:
         for item in items:
             yield predict_item(model, item, keep)
     else:
-        yield from _side_by_side(model, iter(items), workers, keep)
+        yield from _side_by_side(model, iter(items), workers, keep, readers or Readers(model.MODEL.preparing))
 
 
 def predict_item(model: Predictor, item: Item, keep: Keep | None = None, executor: Executor | None = None) -> Row:
@@ -99,8 +109,9 @@ def outcome_of(
         return error
 
 
-def _side_by_side(model: Predictor, items: Iterator[Item], workers: int, keep: Keep | None) -> Iterator[Row]:
-    readers = Readers(model.MODEL.preparing)
+def _side_by_side(
+    model: Predictor, items: Iterator[Item], workers: int, keep: Keep | None, readers: Readers
+) -> Iterator[Row]:
     threads = ThreadPoolExecutor(workers, initializer=leave_interrupts_to_main_thread)
     begun: deque[Future[Row]] = deque()
 
@@ -120,7 +131,7 @@ def _side_by_side(model: Predictor, items: Iterator[Item], workers: int, keep: K
             yield begun.popleft().result()
     finally:  # also when interrupted, or nobody wants more
         threads.shutdown(wait=False, cancel_futures=True)
-        readers.end()
+        readers.close()
 
 
 class Readers:
@@ -134,6 +145,17 @@ class Readers:
     def __init__(self, preload: str) -> None:
         self.preload = preload
         self.mine, self.all, self.lock = local(), list[ReadingProcess](), Lock()
+        self.waiting: list[ReadingProcess] = []  # started beforehand
+
+    def start(self) -> Readers:
+        """Start a process for the first thread that asks, while this one does something else; not where it cannot be
+        started, which the first scan will tell.
+        """
+        if self.preload:
+            with suppress(OSError, MemoryError), ThreadPoolExecutor(1, "", leave_interrupts_to_main_thread) as thread:
+                self.waiting.append(thread.submit(ReadingProcess, self.preload).result())
+            self.all.extend(self.waiting)
+        return self
 
     def of_this_thread(self) -> ReadingProcess | None:
         """The process of the thread that asks.
@@ -145,12 +167,15 @@ class Readers:
         if not self.preload:
             return None
         if not hasattr(self.mine, "process"):
-            self.mine.process = ReadingProcess(self.preload)
             with self.lock:
-                self.all.append(self.mine.process)
+                started = self.waiting.pop() if self.waiting else None
+            self.mine.process = started or ReadingProcess(self.preload)
+            with self.lock:
+                if not started:
+                    self.all.append(self.mine.process)
         return self.mine.process
 
-    def end(self) -> None:
+    def close(self) -> None:
         """End every process, and wait a moment for those that have something to clear away."""
         with self.lock:
             for reader in self.all:
@@ -158,3 +183,8 @@ class Readers:
             deadline = time.monotonic() + CLEARING_SECONDS
             for reader in self.all:
                 reader.process.join(max(0.0, deadline - time.monotonic()))
+
+
+def first_reader(model: Model) -> Readers:
+    """Processes that read a model's items, of which the first starts now: it is ready when the networks are."""
+    return Readers(model.preparing if CAN_READ_BESIDE else "").start()

@@ -16,8 +16,6 @@ from multiprocessing.connection import Connection
 from threading import Thread, main_thread
 from typing import Any, TypeVar
 
-from balaitous.errors import InputError
-
 Result = TypeVar("Result")
 
 SIGNALS = 5
@@ -113,14 +111,6 @@ def _take_call(pipe: Connection) -> None:
     except Exception as error:
         error.add_note(traceback.format_exc())  # the other side sees its own frames only
         pipe.send((None, error))
-
-
-def reader_died(scan: str) -> InputError:
-    """What to say of a scan of which the process that read it died."""
-    return InputError(
-        f"{scan}: expected to read it, the process that did was ended: by the system for want of memory, or by the "
-        "file. Give the job more memory, or write the file again."
-    )
 
 
 def leave_interrupts_to_main_thread() -> None:

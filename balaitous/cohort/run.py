@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from balaitous.cohort.addresses import is_url
+from balaitous.cohort.growing import ItemTable
 from balaitous.cohort.items import Item
-from balaitous.cohort.table import ItemTable, Row, row_names
+from balaitous.cohort.table import Row, row_names
 from balaitous.errors import InputError
 from balaitous.models import Model, imported
 from balaitous.reading.fingerprint import content_sha256

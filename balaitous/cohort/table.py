@@ -1,4 +1,4 @@
-"""One row an item: the table that `predict` writes, a row at a time, and goes on with after an interruption."""
+"""One row an item: the columns and rows of the table that `predict` writes, as .csv, .parquet and .json."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import errno
 import io
 import json
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from balaitous.checks import check_value, verdict
 from balaitous.cohort.addresses import redacted
-from balaitous.errors import explain
+from balaitous.errors import explain, reason_of
 from balaitous.files import write_whole
 from balaitous.models import imported
+from balaitous.text import as_cell, from_cell, printable
 
 if TYPE_CHECKING:
     from balaitous.checks import Check
@@ -49,7 +49,6 @@ COMMON: Columns = {
     "warnings": str,
 }
 TABLE_ENDINGS = (".csv", ".parquet", ".json")
-NOT_IN_A_LINE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # line ends, and bytes of file names that are no UTF-8
 
 
 class Prediction(Protocol):
@@ -108,12 +107,12 @@ def row_of(item: Item, outcome: Prediction | Exception, model: Model) -> Row:
             "seconds": round(sum(round(each, 3) for each in outcome.seconds.values()), 3),
             "warnings": "; ".join(outcome.warnings) or None,
         }
-    return {name: escape_controls(row.get(name)) for name in columns_of(model)}
+    return {name: printable(value) if isinstance(value := row.get(name), str) else value for name in columns_of(model)}
 
 
 def row_names(item: Item) -> Row:
     """How an item is called in its row: ``PatientID`` and ``path``."""
-    return {"PatientID": escape_controls(item.name), "path": escape_controls(redacted(item.path))}
+    return {"PatientID": printable(item.name), "path": printable(redacted(item.path))}
 
 
 def quality_of(checks: Iterable[Check]) -> Row:
@@ -131,31 +130,27 @@ def checks_of(row: Row, model: Model) -> list[Check]:
     return [check_value(name, value, limits[name]) for name, value in values.items()]
 
 
-def escape_controls(value: Any) -> Any:
-    """A text with what a line of a table cannot hold written as escapes; anything else as it is."""
-    if not isinstance(value, str):
-        return value
-    return NOT_IN_A_LINE.sub(lambda match: match[0].encode("unicode_escape").decode(), value)
-
-
 def check_table_path(path: Path, option: str = "--out", endings: Sequence[str] = TABLE_ENDINGS) -> None:
     """Find out before hours of work rest on it if a file could not be written there.
 
     Raises
     ------
-    ValueError : the name does not end as it should, or there is no such folder
-    PermissionError : the folder cannot be written to
+    ValueError : the name does not end as it should, there is no such folder, or something there that is no file
+    PermissionError : the folder or the file cannot be written to
     """
     if path.suffix.lower() not in endings:
         raise ValueError(f"{option} must end in {', '.join(endings)}. Got {path.name!r} instead.")
-    if not path.parent.is_dir():
-        raise ValueError(f"{option} must lie in an existing folder. {path.parent} does not exist.")
-    if not os.access(path.parent, os.W_OK):
+    target = path.resolve()  # of a link
+    if not target.parent.is_dir():
+        raise ValueError(f"{option} must lie in an existing folder. {target.parent} does not exist.")
+    if target.exists() and not target.is_file():
+        raise ValueError(f"{option} must be a file. Got {path}, which is none.")
+    if not all(os.access(each, os.W_OK) for each in (target.parent, target) if each.exists()):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
 
 
-def write_table(rows: Sequence[Row], path: Path, columns: Columns) -> None:
-    """Write rows as .csv, .parquet or .json (by the ending), whole or not at all."""
+def write_table(rows: Sequence[Row], path: Path, columns: Columns, like: Path | None = None) -> None:
+    """Write rows as .csv, .parquet or .json (by the ending), whole or not at all; `like` as `write_whole` has it."""
     match path.suffix.lower():
         case ".csv":
             content = csv_line(columns) + b"".join(csv_line(row.values()) for row in rows)
@@ -163,13 +158,14 @@ def write_table(rows: Sequence[Row], path: Path, columns: Columns) -> None:
             content = (json.dumps(list(rows), indent=1) + "\n").encode()
         case ".parquet":
             content = parquet_of(rows, columns)
-    write_whole(path, content)
+    write_whole(path, content, like)
 
 
 def csv_line(values: Iterable[Any]) -> bytes:
-    """A line of CSV; numbers as Python writes them, which reads back as the same number."""
+    """A line of CSV: texts as `as_cell` does, numbers as Python writes them, which reads back as the same number."""
     line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(values)
+    cells = (as_cell(value) if isinstance(value, str) else value for value in values)
+    csv.writer(line, lineterminator="\n").writerow(cells)
     return line.getvalue().encode()
 
 
@@ -202,17 +198,26 @@ def read_table(path: Path, columns: Columns) -> list[Row]:
             case ".json":
                 rows = json.loads(path.read_bytes())
             case ".parquet":
-                import pyarrow.parquet as pq
-
-                rows = pq.read_table(path).to_pylist()
-        if any(list(row) != list(columns) for row in rows):
+                rows = read_parquet(path)
+        if not isinstance(rows, list) or any(list(dict(row)) != list(columns) for row in rows):
             raise ValueError("other columns")
-    except (ValueError, TypeError, csv.Error) as error:
+    except (ValueError, TypeError, RecursionError, csv.Error) as error:
         raise ValueError(
             f"{path} is there already: expected a table of this version of `predict` and of this model, found another "
             f"file ({error}). Choose another name, or remove it."
         ) from None
     return rows
+
+
+def read_parquet(path: Path) -> list[Row]:
+    """The rows of a Parquet file; ValueError if it is none."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(path).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(reason_of(error)) from None
 
 
 def read_rows(path: Path, columns: Columns) -> list[Row]:
@@ -222,72 +227,11 @@ def read_rows(path: Path, columns: Columns) -> list[Row]:
     if header != list(columns):
         raise ValueError("other columns")
     return [
-        {name: None if text == "" else kind(text) for (name, kind), text in zip(columns.items(), record, strict=True)}
+        {name: value_of(text, kind) for (name, kind), text in zip(columns.items(), record, strict=True)}
         for record in records
     ]
 
 
-class ItemTable:
-    """A table on disk that grows by a row as soon as a scan is done, so that a kill loses at most the item in hand.
-
-    A .csv grows itself. For .parquet and .json, which cannot, the rows lie in a hidden .csv beside it until `finish`.
-
-    Attributes
-    ----------
-    done : the rows of predicted items that were there already
-
-    Parameters
-    ----------
-    path : of the table: .csv, .parquet or .json
-    columns : as `columns_of` a model
-    resume : go on with the rows that are there
-
-    Raises
-    ------
-    ValueError : if `path` does not end as a table does, if another file lies there, or a table with predicted items
-        that is not to be resumed: hours of work are not overwritten
-    """
-
-    def __init__(self, path: Path, columns: Columns, resume: bool = False) -> None:
-        check_table_path(path)
-        self.path, self.columns = path, columns
-        self.growing = path if path.suffix.lower() == ".csv" else path.with_name(f".{path.name}.rows.csv")
-        self.file: io.FileIO | None = None
-        # what grows holds all that the finished table holds
-        found = next((each for each in (self.growing, path) if each.exists() and each.stat().st_size), None)
-        self.done = [row for row in read_table(found, columns) if row["status"] == "ok"] if found else []
-        if self.done and not resume:
-            raise ValueError(
-                f"{found} is there already, with {len(self.done)} predicted scans. Add --resume to go on with it, or "
-                "remove it to start anew."
-            )
-
-    def begin(self, rows: Sequence[Row] = ()) -> None:
-        """Start with these rows; every other one goes."""
-        write_table(rows, self.growing, self.columns)
-        self.file = self.growing.open("ab", buffering=0)
-
-    def append(self, row: Row) -> None:
-        """Add a row; once this returns, nothing but a broken disk loses it.
-
-        Raises
-        ------
-        OSError : the disk is full, say; the table then ends with the row before
-        """
-        assert self.file is not None
-        line, end = csv_line(row.values()), self.file.tell()
-        try:
-            while line:  # a disk that fills up takes a part of it first
-                line = line[self.file.write(line) :]
-            os.fsync(self.file.fileno())
-        except OSError as error:
-            self.file.truncate(end)
-            raise OSError(error.errno, error.strerror, os.fspath(self.growing)) from error
-
-    def finish(self, rows: Sequence[Row]) -> None:
-        """Write the table as it shall be, with all its rows in their order."""
-        write_table(rows, self.path, self.columns)
-        if self.file:
-            self.file.close()
-        if self.growing != self.path:
-            self.growing.unlink(missing_ok=True)
+def value_of(cell: str, kind: type) -> Any:
+    """What a cell of CSV holds: a value of its column's type, None if it is empty."""
+    return None if cell == "" else kind(from_cell(cell))

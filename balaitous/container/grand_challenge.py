@@ -33,6 +33,7 @@ from balaitous.errors import BalaitousError, InputError, explain
 from balaitous.files import remove_partials, write_together, write_whole
 from balaitous.models import MODELS
 from balaitous.reading.integrity import check_inside
+from balaitous.text import PlainFormatter
 
 if TYPE_CHECKING:
     from balaitous.cohort.items import Item
@@ -224,7 +225,9 @@ def log_to_stdout() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may be no text
     logging.raiseExceptions = False  # a log that nobody reads, or that is full, is no failure of the job
-    logging.basicConfig(stream=sys.stdout, format="%(message)s")
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(PlainFormatter("%(message)s"))
+    logging.basicConfig(handlers=[handler])
     logging.getLogger("balaitous").setLevel(logging.INFO)
 
 

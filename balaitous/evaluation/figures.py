@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -15,7 +16,7 @@ from sklearn.metrics import roc_curve
 from balaitous.evaluation.auc import GRID, Estimate
 from balaitous.evaluation.metrics import Evaluated, TaskMetrics
 from balaitous.evaluation.tasks import Task
-from balaitous.files import replacing
+from balaitous.files import write_together
 
 COLOURS = ("#0b5fa5", "#c8551b")  # told apart also by those who see no red or green, and in grey
 CHANCE = {"color": "0.6", "linewidth": 0.8, "linestyle": "--", "zorder": 0}
@@ -100,21 +101,25 @@ def signed(value: float) -> str:
     return f"{value:.3f}".replace("-", "−")
 
 
-def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write a figure as PNG and SVG; the same figure gives the same bytes.
+def files_of(figure: Figure, stem: Path) -> dict[Path, bytes]:
+    """A figure as PNG and SVG, by their paths; the same figure gives the same bytes.
 
     Parameters
     ----------
     stem : path without ending
-
-    Returns
-    -------
-    the files
     """
-    paths = [stem.with_name(stem.name + ending) for ending in ENDINGS]
+    contents = {}
     with matplotlib.rc_context({"svg.hashsalt": "balaitous"}):
-        for path in paths:
-            metadata = {"Date": None} if path.suffix == ".svg" else None
-            with replacing(path) as file:
-                figure.savefig(file, format=path.suffix[1:], dpi=DPI, metadata=metadata)
-    return paths
+        for ending in ENDINGS:
+            content = io.BytesIO()
+            metadata = {"Date": None} if ending == ".svg" else None
+            figure.savefig(content, format=ending[1:], dpi=DPI, metadata=metadata)
+            contents[stem.with_name(stem.name + ending)] = content.getvalue()
+    return contents
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write a figure as PNG and SVG; returns the files."""
+    contents = files_of(figure, stem)
+    write_together(contents)
+    return list(contents)

@@ -6,7 +6,6 @@ import base64
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import balaitous
@@ -39,12 +38,12 @@ NOTES = (
 )
 
 
-def page(evaluation: Evaluation, figures: Mapping[str, Path]) -> str:
+def page(evaluation: Evaluation, figures: Mapping[str, bytes]) -> str:
     """The report as HTML.
 
     Parameters
     ----------
-    figures : SVG files by their titles
+    figures : SVG by its title
     """
     title = "Evaluation of " + " and ".join(model.name for model in evaluation.models)
     made = f"balaitous {balaitous.__version__}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
@@ -61,8 +60,8 @@ def page(evaluation: Evaluation, figures: Mapping[str, Path]) -> str:
     if evaluation.differences:
         parts += ["<h2>Difference of the areas, first minus second, on the same patients</h2>"]
         parts += [table(("task", "DeLong", "p", "paired bootstrap", "p"), difference_rows(evaluation))]
-    for name, path in figures.items():
-        content = base64.b64encode(path.read_bytes()).decode()
+    for name, figure in figures.items():
+        content = base64.b64encode(figure).decode()
         parts += [f"<h2>{escape(name)}</h2>", f'<img alt="{escape(name)}" src="data:image/svg+xml;base64,{content}">']
     parts += [
         table(

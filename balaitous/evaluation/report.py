@@ -10,11 +10,11 @@ from typing import Any
 import balaitous
 from balaitous.evaluation.auc import LEVEL, Difference, Estimate
 from balaitous.evaluation.evaluate import Evaluation
-from balaitous.evaluation.figures import calibration_figure, roc_figure, save
+from balaitous.evaluation.figures import ENDINGS, calibration_figure, files_of, roc_figure
 from balaitous.evaluation.metrics import Evaluated, TaskMetrics
 from balaitous.evaluation.page import page
 from balaitous.evaluation.tasks import Task
-from balaitous.files import write_together
+from balaitous.files import refuse_others, write_together
 
 METRICS_FILE = "metrics.json"
 REPORT_FILE = "report.html"
@@ -29,17 +29,27 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     figures = {
-        "ROC curves": save(roc_figure(evaluation.models), folder / "roc"),
-        "Calibration": save(calibration_figure(evaluation.models), folder / "calibration"),
+        "ROC curves": files_of(roc_figure(evaluation.models), folder / "roc"),
+        "Calibration": files_of(calibration_figure(evaluation.models), folder / "calibration"),
     }
+    drawn = {path: content for files in figures.values() for path, content in files.items()}
     metrics = folder / METRICS_FILE
     report = folder / REPORT_FILE
-    contents = {
-        report: page(evaluation, {title: paths[-1] for title, paths in figures.items()}),
-        metrics: json.dumps(metrics_of(evaluation), indent=1, allow_nan=False) + "\n",
-    }
-    write_together({path: text.encode() for path, text in contents.items()})
-    return [metrics, report, *(path for paths in figures.values() for path in paths)]
+    text = page(evaluation, {title: list(files.values())[-1] for title, files in figures.items()})
+    numbers = json.dumps(metrics_of(evaluation), indent=1, allow_nan=False) + "\n"
+    write_together({**drawn, report: text.encode(), metrics: numbers.encode()})
+    return [metrics, report, *drawn]
+
+
+def refuse_other_files(folder: Path) -> None:
+    """Make sure that `write_evaluation` overwrites nothing there but an earlier evaluation.
+
+    Raises
+    ------
+    ValueError : it would
+    """
+    figures = [stem + ending for stem in ("roc", "calibration") for ending in ENDINGS]
+    refuse_others(folder, [REPORT_FILE, *figures], METRICS_FILE, ("aggregates", "tasks", "predictions", "method"))
 
 
 def metrics_of(evaluation: Evaluation) -> dict[str, Any]:

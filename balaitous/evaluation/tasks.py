@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from balaitous.errors import InputError, reason_of
+from balaitous.errors import InputError, first_few, reason_of
+from balaitous.text import from_cell, printable
 
 PATIENT = "PatientID"
 REFERENCE_COLUMNS = (PATIENT, "probCOVID", "probSevere")
-NAMES_SHOWN = 5  # of patients in a message
 
 
 class MissingPredictionsError(InputError):
@@ -106,7 +106,7 @@ def read_reference(path: Path) -> Reference:
     InputError : missing or another file, no or duplicate patients, or an outcome that is neither 0 nor 1
     """
     table = read_csv(path, REFERENCE_COLUMNS)
-    patients = [name.strip() for name in table[PATIENT]]
+    patients = [patient_of(name) for name in table[PATIENT]]
     covid = [outcome_of(text) for text in table["probCOVID"]]
     severe = [outcome_of(text) if positive else 0 for text, positive in zip(table["probSevere"], covid, strict=True)]
     unclear = [name for name, *outcomes in zip(patients, covid, severe, strict=True) if None in outcomes]
@@ -158,11 +158,21 @@ def with_columns(table: pd.DataFrame, columns: Iterable[str], path: Path) -> pd.
     return table
 
 
-def predictions_of(rows: Iterable[tuple[str, Any, Any]], name: str, **more: Any) -> Predictions:
+def patient_of(cell: str) -> str:
+    """What a patient is called, however a table writes it: without spaces around it, as `printable` and `from_cell`
+    tell names.
+    """
+    return from_cell(printable(cell.strip())).strip()
+
+
+def predictions_of(
+    rows: Iterable[tuple[str, Any, Any]], name: str, failed: Mapping[str, str] | None = None, **more: Any
+) -> Predictions:
     """Predictions from (patient, probability of COVID-19, probability of a severe outcome), of whatever type."""
     rows = list(rows)
     pairs = np.array([[number_of(covid), number_of(severe)] for _, covid, severe in rows]).reshape(-1, 2)
-    return Predictions(name, [patient for patient, *_ in rows], *pairs.T, **more)
+    why = {patient_of(patient): reason for patient, reason in (failed or {}).items()}
+    return Predictions(name, [patient_of(patient) for patient, *_ in rows], *pairs.T, failed=why, **more)
 
 
 def number_of(value: Any) -> float:
@@ -225,9 +235,3 @@ def why_failed(predictions: Predictions, missing: Sequence[str]) -> str:
 def repeated(names: Iterable[str]) -> list[str]:
     """Names that come more than once, in the order of their first."""
     return [name for name, count in Counter(names).items() if count > 1]
-
-
-def first_few(names: Sequence[str]) -> str:
-    """The first few names, and how many there are."""
-    rest = len(names) - NAMES_SHOWN
-    return ", ".join(names[:NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

@@ -268,7 +268,7 @@ class Balaitous:
         MemoryError : if the memory, or the GPU's, is not enough even for one slice at a time
         """
         resolve(Patient(), age=age, sex=sex)  # nonsense is refused before anything is read
-        run = run_here if executor is None else lambda *call: executor.submit(*call).result()
+        run = run_by(executor)
         watch = Stopwatch()
         with memory_errors(), recorded_warnings() as warnings:
             prepared: Prepared = run(prepare, scan, series, self.strict)
@@ -319,9 +319,13 @@ class Balaitous:
         return self.kept.get(name) or self.load(name), self.chunkers[name]
 
 
-def run_here(function: Callable[..., Result], *arguments: Any) -> Result:
-    """The call itself, where no executor is to make it."""
-    return function(*arguments)
+def run_by(executor: Executor | None) -> Callable[..., Any]:
+    """What makes a call and waits for it: the executor, or this thread where there is none."""
+
+    def run(function: Callable[..., Result], *arguments: Any) -> Result:
+        return function(*arguments) if executor is None else executor.submit(function, *arguments).result()
+
+    return run
 
 
 def load_network(bundle: Bundle, name: str, device: torch.device, dtype: torch.dtype) -> TorchNetwork:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterable
+from concurrent.futures import Executor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +18,7 @@ from torch import Tensor
 
 from balaitous.ct.lungs import AIR_HU
 from balaitous.ct.volume import CT
-from balaitous.errors import InputError
+from balaitous.errors import InputError, reader_died
 from balaitous.networks.int8 import import_nncf, quantize_encoder, quantize_unet, save_model
 from balaitous.networks.lungs import label_crops, windowed
 from balaitous.networks.runtime import Chunker, TorchNetwork, default_chunk
@@ -24,7 +26,7 @@ from balaitous.networks.unet import UNet
 from balaitous.networks.vit import ClassTokenEncoder
 from balaitous.severity.features import encoder_input
 from balaitous.severity.parts import open_parts
-from balaitous.severity.pipeline import load_network
+from balaitous.severity.pipeline import load_network, run_by
 from balaitous.severity.preparation import LungView, prepare, view_lungs
 from balaitous.weights.bundle import Bundle
 from balaitous.weights.int8 import Int8Store
@@ -51,7 +53,7 @@ class QuantizationSlices:
         return {"slices": len(self.crops), "sha256": content.hexdigest()}
 
 
-def quantize_bundle(folder: str | Path, scans: Iterable[str | Path | CT]) -> Path:
+def quantize_bundle(folder: str | Path, scans: Iterable[str | Path | CT], executor: Executor | None = None) -> Path:
     """Quantise the three networks of a bundle and keep them in the user's cache, in place of any that are there.
 
     The same scans give the same files. Takes half a minute for the bundle mini, a few minutes and about 6 GB of memory
@@ -61,6 +63,7 @@ def quantize_bundle(folder: str | Path, scans: Iterable[str | Path | CT]) -> Pat
     ----------
     folder : of the bundle
     scans : of the kind that are to be predicted; the first few that can be used are
+    executor : where they are read, as `Balaitous.predict` has it
 
     Returns
     -------
@@ -76,7 +79,7 @@ def quantize_bundle(folder: str | Path, scans: Iterable[str | Path | CT]) -> Pat
     store = Int8Store(bundle)
     store.folder.parent.mkdir(parents=True, exist_ok=True)
     import_nncf()  # all that may be missing, before the work begins
-    calibration = gather(bundle, scans)
+    calibration = gather(bundle, scans, executor)
     log.info("quantising %s on %d slices", bundle.name, len(calibration.crops))
     with store.replaced({"calibration": calibration.facts()}) as partial:
         unet = cast(UNet, torch_network(bundle, "lung_unet").module)
@@ -91,7 +94,7 @@ def quantize_bundle(folder: str | Path, scans: Iterable[str | Path | CT]) -> Pat
     return store.folder
 
 
-def gather(bundle: Bundle, scans: Iterable[str | Path | CT]) -> QuantizationSlices:
+def gather(bundle: Bundle, scans: Iterable[str | Path | CT], executor: Executor | None = None) -> QuantizationSlices:
     """Slices of the first `SCANS` scans that can be used, evenly spread over them.
 
     Raises
@@ -102,14 +105,15 @@ def gather(bundle: Bundle, scans: Iterable[str | Path | CT]) -> QuantizationSlic
     crops: list[NDArray] = []
     views: list[LungView] = []
     problem: InputError | None = None
+    run = run_by(executor)
     for scan in scans:
         try:
-            prepared = prepare(scan)
-            views.append(view_lungs(prepared, label_crops(prepared.body.crops, unet, chunker)))
+            prepared = run(prepare, scan)
+            views.append(run(view_lungs, prepared, label_crops(prepared.body.crops, unet, chunker)))
             crops.append(prepared.body.crops)
-        except InputError as error:
-            log.warning("not used to quantise: %s", error)
-            problem = error
+        except (InputError, BrokenProcessPool) as error:
+            problem = error if isinstance(error, InputError) else reader_died(str(scan))
+            log.warning("not used to quantise: %s", problem)
         if len(views) == SCANS:
             break
     if not views:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from balaitous.cohort.engines import default_workers
+from balaitous.cohort.growing import ItemTable
 from balaitous.cohort.items import Item
 from balaitous.cohort.local import Predictor, predict_items
 from balaitous.cohort.run import Run, same_request_of
-from balaitous.cohort.table import ItemTable, Row, columns_of
+from balaitous.cohort.table import Row, columns_of
 
 TABLE_FILE = "scans.csv"
 
@@ -42,7 +43,7 @@ def begin_keeping(
     -------
     the run, and the rows to add to it, each as soon as its scan is done and what is wanted of it on disk
     """
-    table = ItemTable(store.folder / TABLE_FILE, columns_of(model.MODEL), resume=True)
+    table = ItemTable(store.folder / TABLE_FILE, columns_of(model.MODEL), resume=True, wait=True)
     table.done = [row for row in table.done if store.path(row["input_sha256"]).exists()]
     run = Run(items, table, same_request=same_request_of(model.MODEL))
     count = workers or default_workers(len(run.todo), model.device.type)

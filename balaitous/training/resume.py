@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from balaitous.errors import WeightsError
-from balaitous.evaluation.tasks import first_few
-from balaitous.files import remove_partials, replacing, write_whole
+from balaitous.errors import WeightsError, first_few
+from balaitous.files import refuse_others, remove_partials, replacing, write_whole
+from balaitous.locks import Lock
 
 CHECKPOINT_FILE, RECORD_FILE = "checkpoint.pt", "training.json"
 CHECKPOINT_SECONDS = 120.0  # between two of them
@@ -34,10 +34,11 @@ class Resumable:
     ----------
     folder : of the training
     made_by : what must be the same when it goes on; anything that JSON can hold
+    writes : names of the files that the training writes besides
     """
 
-    def __init__(self, folder: Path, made_by: Mapping[str, Any]) -> None:
-        self.folder, self.path = folder, folder / CHECKPOINT_FILE
+    def __init__(self, folder: Path, made_by: Mapping[str, Any], writes: Sequence[str] = ()) -> None:
+        self.folder, self.path, self.writes = folder, folder / CHECKPOINT_FILE, (CHECKPOINT_FILE, *writes)
         self.made_by = json.loads(json.dumps(made_by))  # as it will be read back
         self.saved = time.monotonic()
 
@@ -46,9 +47,10 @@ class Resumable:
 
         Raises
         ------
-        ValueError : the folder holds a training with other settings
+        ValueError : the folder holds a training with other settings, or files of these names that are of none
         WeightsError : the checkpoint is damaged
         """
+        refuse_others(self.folder, self.writes, RECORD_FILE, self.made_by)
         if not self.path.exists():
             return None
         record = self.folder / RECORD_FILE
@@ -67,8 +69,14 @@ class Resumable:
             ) from error
 
     def begin(self) -> None:
-        """Make the folder and write the settings down; for the one process that writes, once `load` has agreed."""
+        """Make the folder and write the settings down; for the one process that writes, once `load` has agreed.
+
+        Raises
+        ------
+        ValueError : another training is writing there
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.lock = Lock(self.folder)  # as long as this object lives
         remove_partials(self.path)  # of a training that was killed while it wrote
         write_whole(self.folder / RECORD_FILE, (json.dumps(self.made_by, indent=1) + "\n").encode())
 

@@ -20,16 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from balaitous.errors import WeightsError
+from balaitous.locks import Lock
 from balaitous.weights.bundle import check_hash, open_bundle
 from balaitous.weights.download import ATTEMPTS, DownloadError, download, forget
 from balaitous.weights.pack import free_folder
 from balaitous.weights.registry import PublishedBundle, PublishedFile, published_bundles
 from balaitous.weights.search import bundle_roots, user_cache
-
-try:
-    import fcntl
-except ImportError:  # Windows: two fetches at once are not kept apart there
-    fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger(__name__)
 
@@ -228,17 +224,14 @@ def _alone_in(folder: Path) -> Iterator[None]:
     """Keep other processes out of the download folder; the lock ends with the process, however that ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("w")
+        lock = Lock(folder)
     except OSError as error:
         raise WeightsError(
             f"{folder}: cannot be written ({error.strerror}). Choose another place with --out."
         ) from None
+    except ValueError:
+        raise WeightsError(f"{folder}: another process is fetching into it. Wait until it is done.") from None
     with lock:
-        try:
-            if fcntl is not None:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise WeightsError(f"{folder}: another process is fetching into it. Wait until it is done.") from None
         yield
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from balaitous.cohort.growing import ItemTable
 from balaitous.cohort.items import Item, list_items
 from balaitous.cohort.run import Run, same_request_of
-from balaitous.cohort.table import ItemTable, read_table
+from balaitous.cohort.table import read_table
 from helpers.rows import COLUMNS, SEVERITY, but_seconds
 
 MADE_BY = ("bundle_sha256", "precision", "version")
@@ -72,6 +73,7 @@ def test_a_row_stands_for_one_scan_only(done, folder, tmp_path):
     copies = [Path(shutil.copy(folder / "0.mha", tmp_path / f"copy{number}.mha")) for number in (1, 2)]
     run = resume(done, [Item(copies[0]), Item(folder / "0.mha"), Item(copies[1])])
     assert names(run.todo) == ["copy1.mha", "copy2.mha"]
+    run.finish()
     run = resume(done, [Item(copies[0]), Item(copies[1])])
     assert names(run.todo) == ["copy2.mha"]
 

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from balaitous.checks import Check, QualityError, check_value, refuse, verdict
+from balaitous.cohort.growing import ItemTable
 from balaitous.cohort.items import Item
 from balaitous.cohort.local import predict_item
 from balaitous.cohort.run import Run
-from balaitous.cohort.table import ItemTable, checks_of
+from balaitous.cohort.table import checks_of
 from balaitous.container.grand_challenge import Case, open_output, predict_cases
 from balaitous.ct.lungs import LEFT, RIGHT
 from balaitous.ct.quality import blood_hu, check_lungs, check_scan, largest_jump

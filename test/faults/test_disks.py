@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from balaitous import InputError
+from balaitous.cohort.growing import ItemTable
 from balaitous.cohort.items import Item
-from balaitous.cohort.table import ItemTable, read_table, row_of
+from balaitous.cohort.table import read_table, row_of
 from balaitous.errors import explain
 from balaitous.files import new_folder, replacing, write_together
 from helpers.commands import run_command

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import http.client
 import json
@@ -18,6 +17,7 @@ import pytest
 import torch
 
 from balaitous.errors import WeightsError
+from balaitous.locks import Lock
 from balaitous.severity import published as published_module
 from balaitous.severity.published import PUBLISHED, STOIC, STOIC_CARD, pack_stoic
 from balaitous.weights import download as download_module
@@ -500,8 +500,7 @@ def test_a_full_disk_is_foreseen(published, server, out):
 
 def test_a_second_process_is_turned_away(published, server, out):
     downloads(out).mkdir(parents=True)
-    with (downloads(out) / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with Lock(downloads(out)):
         with pytest.raises(WeightsError, match="another process is fetching") as error:
             fetch(published, out)
         assert_one_line(error)

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from balaitous.errors import InputError
-from balaitous.evaluation.figures import save
+from balaitous.evaluation.figures import ENDINGS, save
 from balaitous.files import write_whole
 from balaitous.networks.runtime import TorchNetwork
 from balaitous.severity.features import encoder_input
@@ -114,7 +114,8 @@ def train_encoder(
     loader = DataLoader(views, recipe.batch, sampler=order, drop_last=True, num_workers=workers)
     network, optimizer, loader = accelerator.prepare(ibot, optimizer, loader)
     made_by = {"recipe": asdict(recipe), "slices": slices.identity, "start": start, "slices a step": a_step}
-    training = Resumable(out, made_by)
+    written = (ENCODER_FILE, CURVES_FILE, PROBE_FILE, *(FIGURE_STEM + ending for ending in ENDINGS))
+    training = Resumable(out, made_by, written)
     step = 0
     if stored := training.load():
         ibot.load_state_dict(stored["network"])

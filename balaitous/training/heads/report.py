@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,16 +13,17 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 import balaitous
-from balaitous.evaluation.figures import format_estimate, roc_figure, save
+from balaitous.cohort.table import csv_line
+from balaitous.evaluation.figures import ENDINGS, files_of, format_estimate, roc_figure
 from balaitous.evaluation.metrics import Evaluated, measure
 from balaitous.evaluation.report import estimate
 from balaitous.evaluation.tasks import PATIENT, Task
-from balaitous.files import write_whole
+from balaitous.files import refuse_others, write_together
 from balaitous.severity.heads import OUTCOMES
 from balaitous.severity.pack import states_of, write_parts
 from balaitous.training.heads.fit import KEYS, CrossValidation, FeatureTable
 from balaitous.weights.bundle import CARD_FILE, Bundle
-from balaitous.weights.pack import Facts
+from balaitous.weights.pack import Facts, free_folder
 
 PREDICTIONS_FILE = "out_of_fold.csv"
 TABLE_FILE = "table.md"
@@ -126,10 +125,13 @@ def write_training(
             f"{TITLES[outcome]}, out-of-fold predictions pooled ({each.patients} patients, {each.positives} with it): "
             f"AUC {format_estimate(each.auc.bootstrap)}, bootstrap; {format_estimate(each.auc.delong)}, DeLong.\n"
         )
-    write_predictions(out / PREDICTIONS_FILE, data, found)
-    save(roc_figure([pooled]), out / "roc")
-    write_whole(out / TABLE_FILE, text.encode())
-    write_whole(out / METRICS_FILE, (json.dumps(metrics, indent=1) + "\n").encode())
+    contents = {
+        out / PREDICTIONS_FILE: predictions(data, found),
+        **files_of(roc_figure([pooled]), out / "roc"),
+        out / TABLE_FILE: text.encode(),
+        out / METRICS_FILE: (json.dumps(metrics, indent=1) + "\n").encode(),
+    }
+    write_together(contents)
     training = {
         "heads": dict(facts),
         "networks_of": {"name": base.name, "sha256": base.sha256, "training": dict(base.training)},
@@ -145,14 +147,23 @@ def write_training(
     return text
 
 
-def write_predictions(path: Path, data: FeatureTable, found: CrossValidation) -> None:
+def refuse_other_files(out: Path) -> None:
+    """Make sure that `write_training` overwrites nothing there but what an earlier training of heads left.
+
+    Raises
+    ------
+    ValueError : it would, or there is a bundle
+    """
+    free_folder(out / BUNDLE_FOLDER)
+    written = [PREDICTIONS_FILE, TABLE_FILE, *("roc" + ending for ending in ENDINGS)]
+    refuse_others(out, written, METRICS_FILE, ("patients", "covid", "severe", "folds", "pooled"))
+
+
+def predictions(data: FeatureTable, found: CrossValidation) -> bytes:
     """Out-of-fold predictions, a line a patient, as `balaitous evaluate` reads them: means over the repeats."""
     columns = {f"probability_{key}": found.pooled(key) for key in (*OUTCOMES, *KEYS[:-2])}
-    content = io.StringIO()
-    lines = csv.writer(content, lineterminator="\n")
-    lines.writerow([PATIENT, *columns])
-    lines.writerows(zip(data.patients, *(column.tolist() for column in columns.values()), strict=True))
-    write_whole(path, content.getvalue().encode())
+    rows = zip(data.patients, *(column.tolist() for column in columns.values()), strict=True)
+    return csv_line([PATIENT, *columns]) + b"".join(map(csv_line, rows))
 
 
 def card(

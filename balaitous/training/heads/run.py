@@ -13,13 +13,13 @@ import numpy as np
 import balaitous
 from balaitous.cohort.run import Run
 from balaitous.cohort.table import Row
+from balaitous.locks import Lock
 from balaitous.severity.pipeline import Balaitous
 from balaitous.training.heads.features import FeatureStore
 from balaitous.training.heads.fit import FOLDS, LEAST_PATIENTS, REPEATS, cross_validate, fit_heads
-from balaitous.training.heads.report import BUNDLE_FOLDER, write_training
+from balaitous.training.heads.report import refuse_other_files, write_training
 from balaitous.training.heads.stoic import labelled, read_stoic
 from balaitous.training.keeping import begin_keeping
-from balaitous.weights.pack import free_folder
 
 log = logging.getLogger(__name__)
 
@@ -77,12 +77,14 @@ def train_heads(
 
     Raises
     ------
-    ValueError : there is a bundle in `out` already
+    ValueError : there is a bundle in `out` already, or a file of another kind; or another run writes there
     InputError : the folder cannot be used, or too few patients of a class can
     WeightsError : the bundle cannot be written
     """
     settings = settings or HeadTraining()
-    free_folder(out / BUNDLE_FOLDER)
+    out.mkdir(parents=True, exist_ok=True)
+    lock = Lock(out)
+    refuse_other_files(out)
     cohort = read_stoic(folder)
     store = FeatureStore(features, model)
     run, rows = begin_keeping(model, store, cohort.scans, workers)
@@ -109,5 +111,6 @@ def train_heads(
         "precision_of_features": model.precision,
         "failed_scans": sum(row["status"] != "ok" for row in done),
     }
-    out.mkdir(parents=True, exist_ok=True)
-    return write_training(out, model.bundle, data, found, arrays, facts, name=name, licence=licence)
+    text = write_training(out, model.bundle, data, found, arrays, facts, name=name, licence=licence)
+    lock.release()
+    return text

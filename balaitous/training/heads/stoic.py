@@ -14,8 +14,8 @@ import numpy as np
 from balaitous.cohort.items import Item, list_items
 from balaitous.cohort.table import Row, row_names
 from balaitous.ct.volume import CT, write_mha
-from balaitous.errors import InputError
-from balaitous.evaluation.tasks import Reference, first_few, read_reference
+from balaitous.errors import InputError, first_few
+from balaitous.evaluation.tasks import Reference, read_reference
 from balaitous.files import write_whole
 from balaitous.models import MODELS
 from balaitous.training.heads.features import FeatureStore

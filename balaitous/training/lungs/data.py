@@ -13,16 +13,17 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 import balaitous
 from balaitous.cohort.items import list_items
-from balaitous.errors import InputError, explain
-from balaitous.evaluation.tasks import first_few, outcome_of, read_csv
+from balaitous.cohort.table import csv_line
+from balaitous.errors import InputError, explain, first_few
+from balaitous.evaluation.tasks import outcome_of, read_csv
 from balaitous.files import write_whole
 from balaitous.models import MODELS
 from balaitous.reading.fingerprint import content_sha256
 from balaitous.reading.headers import scan_name
+from balaitous.text import printable
 from balaitous.training.lungs.cases import LungCase, cached_case, digest, phantom_case, read_case
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ MASK_ENDINGS = ("_lungmask", "_mask")  # of the name of a mask that lies beside 
 FIRST_PHANTOM = 1000  # seed of the first phantom: any N of them are the same everywhere
 BOOLEANS = {"true": 1, "false": 0}  # as pandas writes them
 SCANS_FILE = "scans.csv"
+SCANS_COLUMNS = ("PatientID", "path", "labels", "held_out", "status", "error")
 
 
 @dataclass(frozen=True)
@@ -193,9 +195,19 @@ def prepare_cases(scans: Sequence[LungScan], folder: Path, phantoms: int = 0) ->
 
 
 def prepare_each(scans: Sequence[LungScan], folder: Path) -> dict[str, LungCase]:
-    """The cases of the scans that can be used, by name; what became of each is in ``scans.csv``."""
+    """The cases of the scans that can be used, by name; what became of each is in ``scans.csv``.
+
+    Raises
+    ------
+    ValueError : another file of that name is there
+    """
     prepared: dict[str, LungCase] = {}
-    rows = []
+    lines = [csv_line(SCANS_COLUMNS)]
+    if (folder / SCANS_FILE).exists() and not (folder / SCANS_FILE).read_bytes().startswith(lines[0]):
+        raise ValueError(
+            f"{folder / SCANS_FILE} is there already, and not from an earlier run of this command: it is not "
+            "overwritten. Choose another folder, or remove it."
+        )
     for number, scan in enumerate(scans, start=1):
         labels, error = "mask" if scan.mask else "pseudo-mask", ""
         try:
@@ -205,10 +217,10 @@ def prepare_each(scans: Sequence[LungScan], folder: Path) -> dict[str, LungCase]
             error = explain(reason)
             log.debug("%s failed", scan.path, exc_info=True)
             log.warning("%d/%d %s: left out: %s", number, len(scans), scan.name, error)
-        facts = {"PatientID": scan.name, "path": scan.path, "labels": labels, "held_out": int(scan.held_out)}
-        rows.append({**facts, "status": "failed" if error else "ok", "error": error})
+        names = (printable(scan.name), printable(str(scan.path)))
+        lines.append(csv_line((*names, labels, int(scan.held_out), "failed" if error else "ok", error)))
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / SCANS_FILE, pd.DataFrame(rows).to_csv(index=False).encode())
+    write_whole(folder / SCANS_FILE, b"".join(lines))
     return prepared
 
 

@@ -34,6 +34,7 @@ from balaitous.networks.lungs import segment_lungs
 from balaitous.networks.runtime import Chunker, TorchNetwork
 from balaitous.networks.unet import UNet
 from balaitous.severity.parts import open_parts
+from balaitous.text import as_cell, printable
 from balaitous.training.lungs.augment import draw_slice
 from balaitous.training.lungs.cases import IGNORE, LungCase, add_disease, cached_case, case_digest, digest
 from balaitous.training.resume import Curve, Resumable, cosine, update_average
@@ -136,7 +137,7 @@ def train_lungs(
         "dtype": str(dtype),
         "cases": dict(zip(names, digests, strict=True)),
     }
-    training = Resumable(out, made_by)
+    training = Resumable(out, made_by, (WEIGHTS_FILE, CURVE_FILE, DICE_FILE))
     stored = training.load(device)
     training.begin()
     pools = diseased_pools(cases, digests, variants, seed, out / "diseased")
@@ -330,6 +331,7 @@ def write_dice(network: UNet, cases: Sequence[LungCase], out: Path) -> str:
     kinds = [{"PatientID": case.name, "labels": "pseudo-mask" if case.pseudo else "mask"} for case in cases]
     scores = evaluate_lungs(network, cases)
     table = pd.DataFrame([kind | scores[kind["PatientID"]] for kind in kinds])
-    write_whole(out / DICE_FILE, table.to_csv(index=False).encode())
+    cells = table.assign(PatientID=[as_cell(printable(name)) for name in table["PatientID"]])
+    write_whole(out / DICE_FILE, cells.to_csv(index=False).encode())
     mean = {"PatientID": "mean", "labels": "", **table[["lungs", "right", "left"]].mean()}
     return pd.concat([table, pd.DataFrame([mean])]).to_string(index=False, float_format="%.4f")
