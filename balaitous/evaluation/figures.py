@@ -17,8 +17,8 @@ from balaitous.evaluation.auc import GRID, Estimate
 from balaitous.evaluation.metrics import Evaluated, TaskMetrics
 from balaitous.evaluation.tasks import Task
 from balaitous.files import write_together
+from balaitous.report.style import COLOURS
 
-COLOURS = ("#0b5fa5", "#c8551b")  # told apart also by those who see no red or green, and in grey
 CHANCE = {"color": "0.6", "linewidth": 0.8, "linestyle": "--", "zorder": 0}
 PANEL_INCHES = 4.2
 HISTOGRAM_EDGES = np.linspace(0, 1, 41)

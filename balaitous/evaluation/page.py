@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from html import escape
 from typing import TYPE_CHECKING
 
 import balaitous
 from balaitous.evaluation.auc import LEVEL
 from balaitous.evaluation.figures import format_estimate
+from balaitous.report.page import document, drawing, heading, note, notes, table, use
 
 if TYPE_CHECKING:
     from balaitous.evaluation.evaluate import Evaluation
     from balaitous.evaluation.metrics import TaskMetrics
     from balaitous.evaluation.tasks import Task
 
-STYLE = """
-body { font: 14px/1.45 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; overflow-wrap: anywhere; } h2 { font-size: 1.1rem; margin-top: 1.6rem; }
-table { border-collapse: collapse; width: 100%; } td, th { text-align: left; padding: .25rem .6rem .25rem 0; }
-th { border-bottom: 1px solid #999; font-weight: 600; } td { border-bottom: 1px solid #e5e5e5; }
-td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
-img { width: 100%; } .note { color: #555; font-size: .9em; }
-.use { border-left: 4px solid #c8551b; padding-left: .7rem; }
-"""
 NOTES = (
     f"Intervals cover {LEVEL:.0%}. AUC: area under the ROC curve, with DeLong's interval and that of a bootstrap that "
     "draws patients again; the band of the ROC curve is the bootstrap's, at each point for itself.",
@@ -51,38 +41,26 @@ def page(evaluation: Evaluation, figures: Mapping[str, bytes]) -> str:
     facts = [made, f"{evaluation.bootstraps} bootstraps, seed {evaluation.seed}"]
     facts += [f"weights {', '.join(bundles)}"] if bundles else []
     parts = [
-        f"<h1>{escape(title)}</h1>",
-        f'<p class="note">{escape("; ".join(facts))}</p>',
-        '<p class="use">Research use only. Not a medical device: not for diagnosis, treatment or triage.</p>',
+        note("; ".join(facts)),
+        use(),
         table(("task", "model", "patients", "with outcome", "AUC (DeLong)", "bootstrap"), area_rows(evaluation)),
-        *(f'<p class="note">{escape(reason)}.</p>' for reason in reasons(evaluation)),
+        *(note(f"{reason}.") for reason in reasons(evaluation)),
     ]
     if evaluation.differences:
-        parts += ["<h2>Difference of the areas, first minus second, on the same patients</h2>"]
+        parts += [heading("Difference of the areas, first minus second, on the same patients")]
         parts += [table(("task", "DeLong", "p", "paired bootstrap", "p"), difference_rows(evaluation))]
     for name, figure in figures.items():
-        content = base64.b64encode(figure).decode()
-        parts += [f"<h2>{escape(name)}</h2>", f'<img alt="{escape(name)}" src="data:image/svg+xml;base64,{content}">']
+        parts += [heading(name), drawing(figure, name)]
     parts += [
         table(
             ("task", "model", "Brier score", "of the prevalence", "slope", "intercept"), calibration_rows(evaluation)
         ),
-        "<h2>Sensitivity and specificity</h2>",
+        heading("Sensitivity and specificity"),
         table(("task", "model", "called positive from", "", "sensitivity", "specificity"), point_rows(evaluation)),
-        "<h2>How to read this</h2>",
-        "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in NOTES) + "</ul>",
+        heading("How to read this"),
+        notes(NOTES),
     ]
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{STYLE}</style></head><body>\n" + "\n".join(parts) + "\n</body></html>\n"
-    )
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of texts."""
-    head = "".join(f"<th>{escape(text)}</th>" for text in header)
-    body = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows)
-    return f"<table><tr>{head}</tr>{body}</table>"
+    return document(title, parts)
 
 
 def area_rows(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
