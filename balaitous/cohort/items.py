@@ -77,10 +77,14 @@ class Item:
     ----------
     path : local, or an address for fsspec (``s3://bucket/scan.mha``), which stays text
     given : what overrides the facts in its header, by the names of `Model.given`
+    group : what its list says in the column `Model.grouped_by`; "" where it says nothing
+    folder : where what can be shown of it is saved; None: nowhere
     """
 
     path: Path | str
     given: Mapping[str, Any] = field(default_factory=dict)
+    group: str = ""
+    folder: Path | None = None
 
     @property
     def name(self) -> str:
@@ -173,7 +177,7 @@ def read_list(path: Path | str, model: Model, given: Mapping[str, Any]) -> list[
             resolve(Patient(), own.get("age"), own.get("sex"))
         except ValueError as error:
             raise InputError(f"{redacted(path)}, line {number}: {error} Correct age (years) or sex (M, F).") from None
-        items.append(Item(each, {**given, **own}))
+        items.append(Item(each, {**given, **own}, row.get(model.grouped_by, "").strip()))
     return items
 
 

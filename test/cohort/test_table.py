@@ -56,7 +56,7 @@ def test_everything_that_a_prediction_tells_has_its_column(rows, short_predictio
     told = [f"probability_{key}" for key in short_prediction.probabilities] + [f"seconds_{key}" for key in stages]
     assert [name for name in told if row.get(name) is None] == []
     assert sum(row[f"seconds_{stage}"] for stage in stages) == pytest.approx(row["seconds"], abs=0.002)
-    empty = {"error", "error_kind", "series_uid", "int8_sha256", "calibration", "warnings"}
+    empty = {"error", "error_kind", "series_uid", "int8_sha256", "calibration", "warnings", "saved"}
     assert row["quality"] == "warn"  # the phantom has contrast agent
     assert {name for name, value in row.items() if value is None} == empty
 
