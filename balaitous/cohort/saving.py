@@ -144,11 +144,11 @@ class SavedFolders:
         again = {row_names(item)["path"] for item in run.todo}
         stay = [row for row in run.others if row["path"] not in again]
         taken = {key_of(PAGE)} | {key_of(name) for row in stay if (name := self.whole_name(row))}
-        for row in filter(None, run.rows):
-            name = self.whole_name(row)
-            row["saved"] = str(self.root / name)
+        for done in filter(None, run.rows):
+            name = self.whole_name(done)
+            done["saved"] = str(self.root / name)
             taken.add(key_of(name))
-        todo = []
+        todo: list[Item] = []
         for item, row in zip(items, run.rows, strict=True):
             if row is None:
                 told = row_names(item)

@@ -19,7 +19,7 @@ from balaitous.report.style import DISCLAIMER, PAGE_STYLE
 
 MADE_BY = '<meta name="generator" content="balaitous">'  # what a page of ours is known by
 THUMBNAIL_PIXELS = 96
-JPEG = {"format": "JPEG", "quality": 88, "subsampling": 0}  # colours at full size: outlines are one pixel wide
+JPEG_QUALITY = 88
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -122,5 +122,6 @@ def thumbnail(file: Path) -> str:
 def data_of(image: Image.Image) -> str:
     """A picture as the address of itself."""
     content = BytesIO()
-    image.convert("RGB").save(content, **JPEG)
+    # colours at full size, because outlines are one pixel wide
+    image.convert("RGB").save(content, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
     return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"

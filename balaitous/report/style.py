@@ -97,14 +97,17 @@ def with_marks(
     draw, (width, height) = ImageDraw.Draw(image), image.size
     size = max(10, min(width, height) // 20)
     edge, font, rim = size // 2, letters(size), max(1, size // 10)
-    look = {"font": font, "fill": (255, 255, 255), "stroke_width": rim, "stroke_fill": (0, 0, 0)}
+
+    def write(x: int, y: int, text: str, anchor: str) -> None:
+        draw.text((x, y), text, (255, 255, 255), font, anchor, stroke_width=rim, stroke_fill=(0, 0, 0))
+
     if sides:
-        draw.text((edge, height // 2), sides[0], anchor="lm", **look)
-        draw.text((width - edge, height // 2), sides[1], anchor="rm", **look)
+        write(edge, height // 2, sides[0], "lm")
+        write(width - edge, height // 2, sides[1], "rm")
     length = next((each for each in BAR_LENGTHS_MM if pixel_mm and each / pixel_mm <= BAR_SHARE * width), None)
     if length and pixel_mm:
         right, bottom, thick = edge + round(length / pixel_mm), height - edge, max(2, size // 5)
         draw.rectangle((edge - rim, bottom - thick - rim, right + rim, bottom + rim), fill=(0, 0, 0))
         draw.rectangle((edge, bottom - thick, right, bottom), fill=(255, 255, 255))
-        draw.text((edge, bottom - thick - 2 * rim), f"{length} mm", anchor="ls", **look)
+        write(edge, bottom - thick - 2 * rim, f"{length} mm", "ls")
     return np.asarray(image)
