@@ -26,7 +26,7 @@ from balaitous.report.page import (
 PAGE = "index.html"
 ORIGIN = {  # columns of every table: how they are told
     **{"path": "file", "input_sha256": "SHA-256 of it", "bundle": "weights", "bundle_sha256": "SHA-256 of them"},
-    **{"version": "balaitous", "device": "device", "device_name": "", "precision": "precision"},
+    **{"version": "balaitous", "device": "device", "device_name": "processor", "precision": "precision"},
     **{"calibration": "calibration"},
 }
 
@@ -61,7 +61,7 @@ def case_page(
     """
     answers = ((cell(label), share_cell(row[f"probability_{name}"])) for name, label in model.outputs.items())
     own = ((name.replace("_", " "), told(row[name])) for name in model.columns if row[name] is not None)
-    origin = ((label or name, told(row[name])) for name, label in ORIGIN.items() if row[name] is not None)
+    origin = ((label, told(row[name])) for name, label in ORIGIN.items() if row[name] is not None)
     parts = [
         note(f"{model.title[0].upper()}{model.title[1:]}."),
         use(),

@@ -10,7 +10,7 @@ from balaitous.report.style import coloured
 
 MOST_OPAQUE = 0.6  # where the map is 1; where it is 0 the picture shows through unchanged
 OUTLINED_FROM = 0.5  # of the map's largest value: the outline tells in grey print what the colour tells on a screen
-OUTLINE = "The white line goes round what is at least half of the map's maximum."
+OUTLINE = "The line goes round what is at least half of the map's maximum."
 
 
 def as_colour(grey: NDArray) -> NDArray[np.uint8]:

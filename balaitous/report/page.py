@@ -73,7 +73,7 @@ def table_of(header: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
     """A table of cells that are HTML already: of `table`, `share_cell` and `picture_cell`."""
     head = "".join(f"<th>{escape(text)}</th>" for text in header)
     body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
-    return f"<table><tr>{head}</tr>{body}</table>"
+    return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
 
 
 def cell(text: str, link: str = "", columns: int = 1) -> str:

@@ -33,6 +33,7 @@ body {{ font: 14px/1.45 system-ui, sans-serif; color: var(--ink); background: va
   margin: 2rem auto; padding: 0 1rem; }}
 h1 {{ font-size: 1.5rem; overflow-wrap: anywhere; }} h2 {{ font-size: 1.1rem; margin-top: 1.6rem; }}
 a {{ color: var(--link); }}
+.wide {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; width: 100%; }}
 td, th {{ text-align: left; vertical-align: top; padding: .25rem .6rem .25rem 0; }}
 th {{ border-bottom: 1px solid var(--faint); font-weight: 600; }} td {{ border-bottom: 1px solid var(--line); }}
