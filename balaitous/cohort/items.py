@@ -177,7 +177,8 @@ def read_list(path: Path | str, model: Model, given: Mapping[str, Any]) -> list[
             resolve(Patient(), own.get("age"), own.get("sex"))
         except ValueError as error:
             raise InputError(f"{redacted(path)}, line {number}: {error} Correct age (years) or sex (M, F).") from None
-        items.append(Item(each, {**given, **own}, row.get(model.grouped_by, "").strip()))
+        group = row.get(model.grouped_by, "").strip() if model.grouped_by else ""
+        items.append(Item(each, {**given, **own}, group))
     return items
 
 
