@@ -109,6 +109,18 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def remove_folder(path: Path) -> None:
+    """Remove a folder with all that is in it: nobody sees half of it.
+
+    Raises
+    ------
+    OSError : it cannot be removed
+    """
+    gone = _beside(path)
+    path.rename(gone)
+    shutil.rmtree(gone)
+
+
 def refuse_others(folder: Path, names: Iterable[str], record: str, keys: Collection[str]) -> None:
     """Make sure that nothing is overwritten in a folder but what an earlier run of the same kind wrote there.
 

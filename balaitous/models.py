@@ -39,6 +39,13 @@ class Model:
     published : the bundles that can be fetched for it, a mapping by name, as "module:name"; "" if there are none
     checking : the function that refuses a bundle's folder whose parts do not belong together, as "module:name"; ""
         if nothing is to be checked
+    saving : the function that writes what can be shown of a prediction, as "module:name"; "" where there is nothing to
+        show yet. ``saving(prediction, folder, beside=None)`` fills an empty folder and returns what it wrote, as
+        `balaitous.report.case.Shown`, the picture that stands for all first; `beside` is the model with other weights,
+        to compare with
+    grouped_by : the column of a list by which its rows are brought together in a second table; "" where none does
+    counted : what the second table counts, and the column of a row that says how many of them it stands for; the
+        probabilities of a row are their means
     citation : the papers and packages that it follows
     good_for : what its answers are good for, and what not
     """
@@ -58,6 +65,9 @@ class Model:
     same_request: str = ""
     published: str = ""
     checking: str = ""
+    saving: str = ""
+    grouped_by: str = ""
+    counted: Mapping[str, str] = field(default_factory=dict)
     citation: str = ""
     good_for: str = ""
 
@@ -183,6 +193,9 @@ MODELS: dict[str, Model] = {
             preparing="balaitous.slices.preparation",
             limits="balaitous.slices.limits:LIMITS",
             checking="balaitous.slices.parts:check_parts",
+            saving="balaitous.slices.pictures:save",
+            grouped_by="patient",
+            counted={"slices": "slices_used"},
             citation="Liu et al. 2020, medRxiv 2020.05.11.20097907 (LA-DNN)",
             good_for="Trained on slices cut from figures of preprints, whose lesions are those of the captions: it "
             "knows these sources well, other scanners and other pneumonias little. Research use only, not for "

@@ -55,8 +55,10 @@ def test_a_row_names_only_what_there_is(row):
     assert row == imported(row.where).MODEL
     if row.preparing:
         importlib.import_module(row.preparing)
-    for where in filter(None, (row.quantizing, row.limits, row.same_request, row.published, row.checking)):
+    for where in filter(None, (row.quantizing, row.limits, row.same_request, row.published, row.checking, row.saving)):
         assert imported(where) is not None
+    assert set(row.counted.values()) <= set(row.columns)
+    assert bool(row.counted) == bool(row.grouped_by)
     assert all((row.title, row.outputs, row.bundles, row.citation, row.good_for))
     empty = dict.fromkeys(columns_of(row), 0.5)
     assert all(form.format_map(empty) for form in row.shown.values())
@@ -66,7 +68,7 @@ def test_a_row_names_only_what_there_is(row):
 def test_a_row_survives_json_and_no_column_is_there_twice(row):
     assert Model.from_dict(json.loads(json.dumps(row.to_dict()))) == row
     names = [*columns_of(row)]
-    assert len(names) == len(row.outputs) + len(row.columns) + 4 + 16
+    assert len(names) == len(row.outputs) + len(row.columns) + 4 + 17
     assert names[:2] == ["PatientID", "path"]
     assert names[2 : len(row.outputs) + 4] == [*(f"probability_{output}" for output in row.outputs), "status", "error"]
 

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from balaitous.cohort.items import Item
     from balaitous.cohort.run import Run
     from balaitous.cohort.table import Row
+    from balaitous.weights.bundle import Bundle
 
 MODEL_HELP = "; ".join(f"{model.name}: {model.title}" for model in MODELS.values()) + "."
 ENGINES = ("local", "ray")
@@ -80,12 +81,23 @@ def predict(
             "holds predicted scans is never overwritten: add --resume, or remove it.",
         ),
     ] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for what the model can show: a folder an item, with index.html and pictures, and an "
+            "index.html of all.",
+        ),
+    ] = None,
+    compare: Annotated[
+        str | None,
+        typer.Option(help="A second bundle's name or folder; its maps stand beside in what --save writes."),
+    ] = None,
     resume: Annotated[
         bool,
         typer.Option(
             "--resume",
             help="Go on with the table of --out: skip scans that are done (known by their content, wherever they lie; "
-            "addresses by their name), try failed ones again.",
+            "addresses by their name; with --save, only if their folder is whole), try failed ones again.",
         ),
     ] = False,
     workers: Annotated[
@@ -101,12 +113,17 @@ def predict(
 ) -> None:
     """Predict scans or pictures, one row each."""
     set_up_logging(verbose)
+    from balaitous.cohort.addresses import is_url
+    from balaitous.cohort.groups import check_group_table, group_columns, group_table, write_group_table
     from balaitous.cohort.growing import ItemTable
     from balaitous.cohort.items import list_items
     from balaitous.cohort.local import first_reader
     from balaitous.cohort.run import Run, same_request_of
+    from balaitous.cohort.saving import SavedFolders
     from balaitous.cohort.table import columns_of
     from balaitous.locks import Lock
+    from balaitous.weights.bundle import open_bundle
+    from balaitous.weights.search import find_bundle
 
     started = datetime.now(UTC)
     settings = Settings(weights, device, precision, calibrated, strict)
@@ -115,23 +132,37 @@ def predict(
         check_patient(age, sex)
         given = check_given(model, {"age": age, "sex": sex, "series": series})
         check_run_options(table_path, resume, engine, address, report_path)
+        check_save_options(save, compare, model, engine)
         table = ItemTable(table_path, columns_of(model), resume) if table_path else None
         report_lock = Lock(report_path) if report_path else nullcontext()
     items = list_items(paths, model, given)
     with usage_errors():
-        check_apart({"--out": table_path, "--report": report_path}, paths, items)
+        grouped = table_path is not None and any(item.group for item in items)
+        groups_path = group_table(table_path, model) if table_path and grouped else None
+        written = {"--out": table_path, "--report": report_path, "the second table of --out": groups_path}
+        check_apart(written, paths, items)
+        if groups_path:
+            check_group_table(groups_path, group_columns(model), resume)
+        compared = open_bundle(find_bundle(compare, model)) if compare else None
+        folders = None
+        if save:
+            read = [each for each in (*paths, *(item.path for item in items)) if not is_url(each)]
+            folders = SavedFolders(save, model, resume, compared.sha256 if compared else None, written.values(), read)
         readers = first_reader(model) if engine == "local" else None
         from balaitous.cohort.engines import local_engine, ray_engine  # brings PyTorch, while the process starts
 
         if engine == "ray":
             chosen = ray_engine(model, settings, items, workers, address)
         else:
-            chosen = local_engine(model, settings, items, workers, readers)
+            chosen = local_engine(model, settings, items, workers, readers, saves=save is not None, compare=compare)
         note_use(chosen.bundle)
+        if compared:
+            err.print(f"Compared with '{compared.name}' ({compared.sha256[:12]}).")
         if table and table.done:
             err.print(f"{table.path}: {len(table.done)} scans are done; looking for them…")
-        run = Run(items, table, chosen.made_by, same_request_of(model), strict)
-        rows: Any = chosen.predict(run.todo)
+        same = same_request_of(model)
+        run = Run(items, table, chosen.made_by, folders.and_whole(same) if folders else same, strict)
+        rows: Any = chosen.predict(folders.assign(items, run) if folders else run.todo)
 
     try:
         with closing(rows), scan_progress(run) as advance:
@@ -143,13 +174,18 @@ def predict(
         raise Interrupted(f"interrupted after {run.skipped + run.added} of {len(items)} scans{goes_on}.") from None
     finally:  # also when interrupted: nothing that was computed is lost
         done = run.finish()
+        page = folders.finish([*done, *run.others]) if folders else None
         with report_lock:
             if report_path:
-                write_report(report_path, model, chosen, run, started)
+                write_report(report_path, model, chosen, run, started, compared)
     show_rows(done[:SHOWN_ROWS] if table else done, model)
     if table:
         others = f", {len(run.others)} of them of other scans that were there" if run.others else ""
         out.print(f"wrote {table.path} ({len(done) + len(run.others)} rows{others})")
+    if groups_path:
+        out.print(f"wrote {groups_path} ({write_group_table(groups_path, items, done, model)} rows)")
+    if page:
+        out.print(f"wrote {page}")
     failed = [row for row in done if row["status"] == "failed"]
     if len(items) > 1:
         show_summary(run.summary())
@@ -180,6 +216,19 @@ def check_run_options(
         raise ValueError(f"--engine must be one of {', '.join(ENGINES)}. Got {engine!r} instead.")
     if address and engine != "ray":
         raise ValueError(f"--address is for --engine ray. Got --engine {engine} instead.")
+
+
+def check_save_options(save: Path | None, compare: str | None, model: Model, engine: str) -> None:
+    """Raise ValueError for options of what is shown that make no sense."""
+    if save and not model.saving:
+        able = ", ".join(each.name for each in MODELS.values() if each.saving)
+        raise ValueError(
+            f"--save is not for the model {model.name}, which shows nothing yet. Leave it out; of: {able}."
+        )
+    if save and engine == "ray":
+        raise ValueError("--save is for --engine local: workers of a cluster have folders of their own. Leave one out.")
+    if compare and not save:
+        raise ValueError("--compare needs --save, the folder for the maps. Got none.")
 
 
 def check_apart(written: Mapping[str, Path | None], paths: Sequence[str], items: Sequence[Item]) -> None:
@@ -238,7 +287,9 @@ def show_rows(rows: Sequence[Row], model: Model) -> None:
     out.print(table)
 
 
-def write_report(path: Path, model: Model, engine: Engine, run: Run, started: datetime) -> None:
+def write_report(
+    path: Path, model: Model, engine: Engine, run: Run, started: datetime, compared: Bundle | None
+) -> None:
     """Everything that is needed to repeat a run, and what came of it."""
     report = {
         "started": started.isoformat(timespec="seconds"),
@@ -246,6 +297,7 @@ def write_report(path: Path, model: Model, engine: Engine, run: Run, started: da
         "seconds": round(run.last - run.began, 3),  # of a clock that is never set
         "model": model.name,
         "bundle": bundle_facts(engine.bundle),
+        "compared_with": bundle_facts(compared) if compared else None,
         "device": engine.device,
         "precision": engine.precision,
         "calibration": engine.calibration,

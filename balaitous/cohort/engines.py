@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import balaitous
 from balaitous.cohort.addresses import local_copy
 from balaitous.cohort.items import Item
 from balaitous.cohort.local import CAN_READ_BESIDE, Readers, first_reader, predict_items
+from balaitous.cohort.saving import Saver
 from balaitous.cohort.table import Row
 from balaitous.models import Model, Settings, imported, load_model
 from balaitous.weights.bundle import Bundle, open_bundle
@@ -63,6 +64,8 @@ def local_engine(
     items: Sequence[Item],
     workers: int | None = None,
     readers: Readers | None = None,
+    saves: bool = False,
+    compare: str | Path | None = None,
 ) -> Engine:
     """The model in this process, for these items.
 
@@ -70,6 +73,8 @@ def local_engine(
     ----------
     workers : items at a time; None: as many as `default_workers` says
     readers : where a process that reads was started before; None: it starts while the networks are loaded
+    saves : fill the folder of each item that it is given
+    compare : weights that what is saved is compared with, as those of the settings; None: with none
 
     Raises
     ------
@@ -80,6 +85,7 @@ def local_engine(
     readers = readers or first_reader(model)
     try:
         predictor = load_model(model, settings)
+        beside = load_model(model, replace(settings, weights=compare, strict=False)) if compare else None
     except BaseException:
         readers.close()
         raise
@@ -90,7 +96,9 @@ def local_engine(
         predictor.precision,
         predictor.provenance.calibration,
         {name: getattr(predictor.provenance, name) for name in HARDWARE},
-        lambda todo: predict_items(predictor, todo, count, readers=readers),
+        lambda todo: predict_items(
+            predictor, todo, count, readers=readers, save=Saver(model, beside) if saves else None
+        ),
     )
 
 

@@ -80,10 +80,14 @@ class Item:
     ----------
     path : local, or an address for fsspec (``s3://bucket/scan.mha``), which stays text
     given : what overrides the facts in its header, by the names of `Model.given`
+    group : what its list says in the column `Model.grouped_by`; "" where it says nothing
+    folder : where what can be shown of it is saved; None: nowhere
     """
 
     path: Path | str
     given: Mapping[str, Any] = field(default_factory=dict)
+    group: str = ""
+    folder: Path | None = None
 
     @property
     def name(self) -> str:
@@ -178,7 +182,9 @@ def read_list(path: Path | str, model: Model, given: Mapping[str, Any]) -> list[
             raise InputError(f"{name}, line {number}: {error} Correct age (years) or sex (M, F).") from None
         if "age" in own:
             own["age"] = parse_age(own["age"])
-        items.append(Item(row["path"] if is_url(row["path"]) else beside(path, row["path"]), {**given, **own}))
+        each = row["path"] if is_url(row["path"]) else beside(path, row["path"])
+        group = row.get(model.grouped_by, "") if model.grouped_by else ""
+        items.append(Item(each, {**given, **own}, group))
     return items
 
 

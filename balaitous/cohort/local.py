@@ -32,6 +32,7 @@ CLEARING_SECONDS = 1.0  # for what a reading process unpacked
 AHEAD = 2  # items begun or waiting, for each worker: a slow one at the head of the line does not keep the others idle
 
 Keep = Callable[[Any], None]
+Save = Callable[[Any, "Item"], None]
 Predicted = TypeVar("Predicted", bound=Prediction, covariant=True)
 
 
@@ -67,6 +68,7 @@ def predict_items(
     workers: int | None = None,
     keep: Keep | None = None,
     readers: Readers | None = None,
+    save: Save | None = None,
 ) -> Generator[Row]:
     """Yield the row of each item, in the order of `items`. One that fails gives a row that says so.
 
@@ -79,21 +81,32 @@ def predict_items(
         `multiprocessing` has it. None: items are read in this process, which ends with one that ends its reader
     keep : gets every prediction before its row is yielded; where it fails, the item does
     readers : where a process was started beforehand; they end with the last row
+    save : gets every prediction with its item, as `keep` does, and fills the item's folder
     """
     if workers is None:
         for item in items:
-            yield predict_item(model, item, keep)
+            yield predict_item(model, item, keep, save=save)
     else:
-        yield from _side_by_side(model, iter(items), workers, keep, readers or Readers(model.MODEL.preparing))
+        yield from _side_by_side(model, iter(items), workers, keep, readers or Readers(model.MODEL.preparing), save)
 
 
-def predict_item(model: Predictor, item: Item, keep: Keep | None = None, executor: Executor | None = None) -> Row:
+def predict_item(
+    model: Predictor,
+    item: Item,
+    keep: Keep | None = None,
+    executor: Executor | None = None,
+    save: Save | None = None,
+) -> Row:
     """The row of one item, failed or not."""
-    return row_of(item, outcome_of(model, item, keep, executor), model.MODEL)
+    return row_of(item, outcome_of(model, item, keep, executor, save), model.MODEL)
 
 
 def outcome_of(
-    model: Predictor[Predicted], item: Item, keep: Keep | None = None, executor: Executor | None = None
+    model: Predictor[Predicted],
+    item: Item,
+    keep: Keep | None = None,
+    executor: Executor | None = None,
+    save: Save | None = None,
 ) -> Predicted | Exception:
     """The prediction of one item, or why there is none: the one place where all that can go wrong with it is caught."""
     try:
@@ -101,6 +114,8 @@ def outcome_of(
             prediction = model.predict(path, executor=executor, **item.given)
             if keep:
                 keep(prediction)
+            if save:
+                save(prediction, item)
             return prediction
     except BrokenProcessPool:
         return reader_died(redacted(item.path))
@@ -110,7 +125,12 @@ def outcome_of(
 
 
 def _side_by_side(
-    model: Predictor, items: Iterator[Item], workers: int, keep: Keep | None, readers: Readers
+    model: Predictor,
+    items: Iterator[Item],
+    workers: int,
+    keep: Keep | None,
+    readers: Readers,
+    save: Save | None,
 ) -> Iterator[Row]:
     threads = ThreadPoolExecutor(workers, initializer=leave_interrupts_to_main_thread)
     begun: deque[Future[Row]] = deque()
@@ -120,7 +140,7 @@ def _side_by_side(
             executor = readers.of_this_thread()
         except Exception as error:  # no room for another process, say
             return row_of(item, error, model.MODEL)
-        return predict_item(model, item, keep, executor)
+        return predict_item(model, item, keep, executor, save)
 
     try:
         while True:

@@ -47,6 +47,7 @@ COMMON: Columns = {
     "version": str,
     "seconds": float,
     "warnings": str,
+    "saved": str,  # the folder with what the model shows of the item
 }
 TABLE_ENDINGS = (".csv", ".parquet", ".json")
 
@@ -106,6 +107,7 @@ def row_of(item: Item, outcome: Prediction | Exception, model: Model) -> Row:
         row |= {
             "seconds": round(sum(round(each, 3) for each in outcome.seconds.values()), 3),
             "warnings": "; ".join(outcome.warnings) or None,
+            "saved": str(item.folder) if item.folder else None,
         }
     return {name: printable(value) if isinstance(value := row.get(name), str) else value for name in columns_of(model)}
 

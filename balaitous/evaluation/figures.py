@@ -22,6 +22,7 @@ from balaitous.evaluation.metrics import Evaluated, TaskMetrics, logits
 from balaitous.evaluation.resampling import Estimate
 from balaitous.evaluation.tasks import Task
 from balaitous.files import write_together
+from balaitous.report.style import COLOURS
 
 if TYPE_CHECKING:
     from balaitous.evaluation.evaluate import Evaluation
@@ -34,7 +35,6 @@ TITLES = {  # by their files
     "pairs": "Logits of the outputs, two by two",
     "pairs_of_second": "The same of the second model",
 }
-COLOURS = ("#0b5fa5", "#c8551b")  # told apart also by those who see no red or green, and in grey
 CHANCE = {"color": "0.6", "linewidth": 0.8, "linestyle": "--", "zorder": 0}
 PANEL_INCHES = 4.2
 PANELS_IN_A_ROW = 3

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from html import escape
 from typing import TYPE_CHECKING
 
 import balaitous
@@ -13,22 +11,13 @@ from balaitous.evaluation.figures import format_estimate
 from balaitous.evaluation.resampling import LEVEL
 from balaitous.evaluation.scores import CALLS
 from balaitous.evaluation.tasks import FEWEST
+from balaitous.report.page import document, drawing, heading, note, notes, table, use
 
 if TYPE_CHECKING:
     from balaitous.evaluation.evaluate import Evaluation
     from balaitous.evaluation.metrics import TaskMetrics
     from balaitous.evaluation.tasks import Task
 
-STYLE = """
-body { font: 14px/1.45 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; overflow-wrap: anywhere; } h2 { font-size: 1.1rem; margin-top: 1.6rem; }
-table { border-collapse: collapse; width: 100%; } td, th { text-align: left; padding: .25rem .6rem .25rem 0; }
-th { border-bottom: 1px solid #999; font-weight: 600; } td { border-bottom: 1px solid #e5e5e5; }
-td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
-img { width: 100%; } .note { color: #555; font-size: .9em; }
-.use { border-left: 4px solid #c8551b; padding-left: .7rem; }
-"""
-OWN_SIZE = "width: auto; max-width: 100%"  # of figures with few panels, which would be blown up
 SEVERITY_NOTES = (
     f"Intervals cover {LEVEL:.0%}. AUC: area under the ROC curve, with DeLong's interval and that of a bootstrap that "
     "draws patients again; the band of the ROC curve is the bootstrap's, at each point for itself.",
@@ -68,44 +57,30 @@ def page(evaluation: Evaluation, figures: Mapping[str, bytes]) -> str:
     facts += [] if evaluation.groups is None else [f"{evaluation.groups} groups of items"]
     facts += [f"weights {', '.join(bundles)}"] if bundles else []
     parts = [
-        f"<h1>{escape(title)}</h1>",
-        f'<p class="note">{escape("; ".join(facts))}</p>',
-        '<p class="use">Research use only. Not a medical device: not for diagnosis, treatment or triage.</p>',
+        note("; ".join(facts)),
+        use(),
         area_table(evaluation),
-        *(f'<p class="note">{escape(reason)}.</p>' for reason in reasons(evaluation)),
+        *(note(f"{reason}.") for reason in reasons(evaluation)),
         *more_tables(evaluation),
     ]
     if evaluation.differences:
-        parts += [f"<h2>Difference of the areas, first minus second, on the same {evaluation.unit}</h2>"]
+        parts += [heading(f"Difference of the areas, first minus second, on the same {evaluation.unit}")]
         parts += [table(("task", "DeLong", "p", "paired bootstrap", "p"), difference_rows(evaluation))]
     if evaluation.other_differences:
-        parts += [f"<h2>Other differences; called positive from {evaluation.threshold:g}</h2>"]
+        parts += [heading(f"Other differences; called positive from {evaluation.threshold:g}")]
         parts += [table(("task", "average precision", *CALL_TITLES), other_difference_rows(evaluation))]
     for name, figure in figures.items():
-        content = base64.b64encode(figure).decode()
-        size = "" if evaluation.groups is None else f' style="{OWN_SIZE}"'
-        image = f'<img alt="{escape(name)}"{size} src="data:image/svg+xml;base64,{content}">'
-        parts += [f"<h2>{escape(name)}</h2>", image]
-    parts += [] if evaluation.groups is None else ["<h2>Calibration in numbers</h2>"]
+        parts += [heading(name), drawing(figure, name, own_size=evaluation.groups is not None)]
+    parts += [] if evaluation.groups is None else [heading("Calibration in numbers")]
     parts += [
         table(
             ("task", "model", "Brier score", "of the prevalence", "slope", "intercept"), calibration_rows(evaluation)
         ),
         *point_tables(evaluation),
-        "<h2>How to read this</h2>",
-        "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in notes_of(evaluation)) + "</ul>",
+        heading("How to read this"),
+        notes(notes_of(evaluation)),
     ]
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{STYLE}</style></head><body>\n" + "\n".join(parts) + "\n</body></html>\n"
-    )
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of texts."""
-    head = "".join(f"<th>{escape(text)}</th>" for text in header)
-    body = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows)
-    return f"<table><tr>{head}</tr>{body}</table>"
+    return document(title, parts)
 
 
 def notes_of(evaluation: Evaluation) -> Sequence[str]:
@@ -128,19 +103,21 @@ def more_tables(evaluation: Evaluation) -> list[str]:
     header: tuple[str, ...]
     if any(model.classes for model in evaluation.models):
         header = ("model", "items", "accuracy", "balanced accuracy", "macro F1")
-        tables += ["<h2>The most probable class</h2>", table(header, class_rows(evaluation))]
+        tables += [heading("The most probable class"), table(header, class_rows(evaluation))]
     if any(model.findings for model in evaluation.models):
         first = next(iter(evaluation.models[0].titles.values()))
         header = ("finding", "model", "among", "items", "with it", "prevalence", "average precision", f"of {first}")
         tables += [
-            "<h2>Findings</h2>",
+            heading("Findings"),
             table(header, finding_rows(evaluation)),
-            f'<p class="note">Average precision of each finding by its own probability, and by that of {escape(first)} '
-            "in its place, among all items and among those with any of these findings.</p>",
+            note(
+                f"Average precision of each finding by its own probability, and by that of {first} in its place, among "
+                "all items and among those with any of these findings."
+            ),
         ]
     if any(model.sources for model in evaluation.models):
         header = ("source", "output", "model", "items", "with it", "AUC", "average precision", "accuracy")
-        tables += ["<h2>Source by source</h2>", table(header, source_rows(evaluation))]
+        tables += [heading("Source by source"), table(header, source_rows(evaluation))]
     return tables
 
 
@@ -148,9 +125,9 @@ def point_tables(evaluation: Evaluation) -> list[str]:
     """What comes of calling patients positive from thresholds on."""
     if evaluation.groups is None:
         header = ("task", "model", "called positive from", "", "sensitivity", "specificity")
-        return ["<h2>Sensitivity and specificity</h2>", table(header, point_rows(evaluation))]
+        return [heading("Sensitivity and specificity"), table(header, point_rows(evaluation))]
     return [
-        "<h2>At thresholds</h2>",
+        heading("At thresholds"),
         table(("output", "model", "called positive from", *CALL_TITLES), call_rows(evaluation)),
     ]
 

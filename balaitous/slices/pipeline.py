@@ -67,6 +67,7 @@ class SlicePrediction:
     slice_probabilities : (slices, 6)
     indices, z_mm : of the slices in the CT, counted from the feet, and where they lie (LPS); 0 and NaN of a picture
     slices_in_item : of the CT as it was read; 1 of a picture
+    spacing_mm : x, y: between the centres of a slice's pixels; None of a picture that does not tell
     slices : each (Y, X) float32 grey in [0, 1] at its own size: what the network saw, before it was resized
     maps_of : makes the maps of one of the slices; see `maps`
     converted : what was done to get grey of what is stored
@@ -86,6 +87,7 @@ class SlicePrediction:
     indices: tuple[int, ...]
     z_mm: tuple[float, ...]
     slices_in_item: int
+    spacing_mm: tuple[float, float] | None
     slices: tuple[NDArray[np.float32], ...]
     maps_of: Callable[[NDArray[np.float32], tuple[str, ...]], dict[str, NDArray[np.float32]]] = field(repr=False)
     converted: tuple[str, ...]
@@ -276,6 +278,7 @@ class SliceClassifier:
             indices=prepared.indices,
             z_mm=prepared.z_mm,
             slices_in_item=prepared.slices_in_item,
+            spacing_mm=prepared.spacing_mm,
             slices=prepared.slices,
             maps_of=self.maps_of,
             converted=prepared.converted,

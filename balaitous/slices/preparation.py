@@ -43,6 +43,7 @@ class PreparedSlices:
     indices : of the slices in the CT, counted from the feet; (0,) of a picture
     z_mm : of the slices, LPS; NaN of a picture
     slices_in_item : of the CT as it was read; 1 of a picture
+    spacing_mm : x, y: between the centres of a slice's pixels; None of a picture that does not tell
     converted : what was done to get grey of what is stored
     checks : of the item
     seconds : wall-clock time of reading and preparing
@@ -56,6 +57,7 @@ class PreparedSlices:
     indices: tuple[int, ...]
     z_mm: tuple[float, ...]
     slices_in_item: int
+    spacing_mm: tuple[float, float] | None
     converted: tuple[str, ...]
     checks: tuple[Check, ...]
     seconds: Mapping[str, float]
@@ -80,9 +82,10 @@ def prepare(
     """
     start = time.perf_counter()
     with memory_errors():
-        fingerprint = content_sha256(item) if isinstance(item, str | os.PathLike) else None
+        fingerprint = None
         if isinstance(item, str | os.PathLike):
-            item = read_ct(item, series=series) if is_ct(item) else read_picture(item)
+            path, item = item, read_ct(item, series=series) if is_ct(item) else read_picture(item)
+            fingerprint = content_sha256(path)  # last: what cannot be read, reading says best
         read = time.perf_counter()
         if isinstance(item, CT):
             prepared = of_ct(item, strict)
@@ -132,7 +135,10 @@ def of_picture(picture: Picture, strict: bool) -> PreparedSlices:
     )
     refuse(picture.path or picture.name, EXPECTED_PICTURE, checks, strict)
     nowhere = (float("nan"),)
-    return PreparedSlices(picture.name, picture.path, None, "picture", (grey,), (0,), nowhere, 1, converted, checks, {})
+    return PreparedSlices(
+        *(picture.name, picture.path, None, "picture", (grey,), (0,), nowhere, 1),
+        *(picture.spacing_mm, converted, checks, {}),
+    )
 
 
 def of_ct(ct: CT, strict: bool) -> PreparedSlices:
@@ -158,6 +164,7 @@ def of_ct(ct: CT, strict: bool) -> PreparedSlices:
         tuple(int(index) for index in indices),
         z_mm,
         len(ct.hu),
+        ct.grid.spacing_mm[:2],
         said,
         checks,
         {},

@@ -57,6 +57,7 @@ def test_everything_that_a_prediction_tells_has_its_column(rows, short_predictio
     assert [name for name in told if row.get(name) is None] == []
     assert sum(row[f"seconds_{stage}"] for stage in stages) == pytest.approx(row["seconds"], abs=0.002)
     empty = {"error", "error_kind", "series_uid", "series", "other_series", "int8_sha256", "calibration", "warnings"}
+    empty |= {"saved"}
     assert row["quality"] == "warn"  # the phantom has contrast agent
     assert {name for name, value in row.items() if value is None} == empty
 

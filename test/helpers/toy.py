@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 
 import balaitous
 from balaitous.checks import Check, Limits, check_probabilities, check_value, refuse, verdict
@@ -16,6 +18,8 @@ from balaitous.models import Model
 from balaitous.provenance import Provenance, recorded_warnings, versions
 from balaitous.reading.fingerprint import content_sha256, unchanged
 from balaitous.reading.pictures import read_picture
+from balaitous.report.case import Shown
+from balaitous.report.overlays import as_colour
 from balaitous.weights.bundle import open_bundle
 from balaitous.weights.pack import Facts, write_bundle
 from balaitous.weights.search import find_bundle
@@ -31,6 +35,7 @@ TOY = Model(
     columns={"mean_grey": "float", "rows": "int"},
     shown={"mean grey": "{mean_grey:.2f}"},
     limits="helpers.toy:LIMITS",
+    saving="helpers.toy:save",
     citation="nobody",
     good_for="nothing but tests",
 )
@@ -46,6 +51,7 @@ class ToyPrediction:
     probability_bright: float
     mean_grey: float
     rows: int
+    grey: NDArray[np.float32]
     provenance: Provenance
     seconds: Mapping[str, float] = field(default_factory=dict)
     checks: tuple[Check, ...] = ()
@@ -82,8 +88,15 @@ class Toy:
             grey = float(picture.grey.mean(dtype=float))
         return ToyPrediction(
             *(picture.path, sha256, grey * self.gain * float(gain), grey, len(picture.grey)),
+            picture.grey,
             *(self.provenance, {"grey": 0.001}, checks, tuple(warnings)),
         )
+
+
+def save(prediction: ToyPrediction, folder: Path, beside: Toy | None = None) -> tuple[Shown, ...]:
+    """The picture itself."""
+    Image.fromarray(as_colour(prediction.grey)).save(folder / "grey.png")
+    return (Shown("grey.png", "the picture", "Grey from black to white."),)
 
 
 def write_toy_bundle(folder: Path, gain: float = 0.5) -> Path:
