@@ -70,7 +70,7 @@ def test_files_are_written_that_need_nothing_else_and_are_the_same_again(tmp_pat
     ("options", "message"),
     [
         ({"thresholds": (1.5,)}, r"thresholds must be in \[0, 1\]. Got 1.5"),
-        ({"bootstraps": 10}, "bootstraps must be at least 100. Got 10"),
+        ({"bootstraps": 10}, "bootstraps must be from 100 to 1000000. Got 10"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, message):
