@@ -176,7 +176,8 @@ def predictions_of(
     rows = list(rows)
     pairs = np.array([[number_of(covid), number_of(severe)] for _, covid, severe in rows]).reshape(-1, 2)
     why = {patient_of(patient): reason for patient, reason in (failed or {}).items()}
-    return Predictions(name, [patient_of(patient) for patient, *_ in rows], *pairs.T, why, bundles or {})
+    patients = [patient_of(patient) for patient, *_ in rows]
+    return Predictions(name, patients, covid=pairs[:, 0], severe=pairs[:, 1], failed=why, bundles=bundles or {})
 
 
 def number_of(value: Any) -> float:
