@@ -24,6 +24,7 @@ from balaitous.reading.headers import IMAGE_ENDINGS
 from balaitous.reading.integrity import is_litter
 from balaitous.reading.patient import Patient, age_told, parse_age, resolve, sex_told
 from balaitous.reading.pictures import DICOM_ENDINGS, PICTURE_ENDINGS
+from balaitous.text import from_cell
 
 if TYPE_CHECKING:
     import fsspec
@@ -168,7 +169,8 @@ def read_list(path: Path | str, model: Model, given: Mapping[str, Any]) -> list[
         log.warning("%s: columns that are not used: %s (known: %s)", name, ", ".join(unused), expected)
     items = []
     for number, row in zip(table.lines, table.rows, strict=True):
-        if not row["path"]:
+        stated = from_cell(row["path"])
+        if not stated:
             raise InputError(
                 f"{name}, line {number}: expected the path of a {what_of(model.reads)}, found none. Add it."
             )
@@ -182,7 +184,7 @@ def read_list(path: Path | str, model: Model, given: Mapping[str, Any]) -> list[
             raise InputError(f"{name}, line {number}: {error} Correct age (years) or sex (M, F).") from None
         if "age" in own:
             own["age"] = parse_age(own["age"])
-        each = row["path"] if is_url(row["path"]) else beside(path, row["path"])
+        each = stated if is_url(stated) else beside(path, stated)
         group = row.get(model.grouped_by, "") if model.grouped_by else ""
         items.append(Item(each, {**given, **own}, group))
     return items

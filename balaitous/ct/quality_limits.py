@@ -93,6 +93,8 @@ LIMITS: Mapping[str, Limits] = {
         low="hardly any bone; give the chest without a display window applied",
         high=NOT_HU,
     ),
+    # What a header leaves open was guessed as most readers do; of what it says in two ways one was taken.
+    "header": Limits("doubts about the header", "", (0, 0), high="left open or told in two ways; correct the header"),
     # Differences of correlations (docs/checks.md). Real: 0.18 to 0.92; with a lung, or the backs of both, filled with
     # 40 HU: -0.1 at least; sagittal and coronal: -0.37 at most, but for one lung alone.
     "axial_slices": Limits(
@@ -115,8 +117,6 @@ LIMITS: Mapping[str, Limits] = {
         (-0.03, ANY),
         low="the slices look upside down; look at the scan from the front, and write it with its true directions",
     ),
-    # What a header leaves open was guessed as most readers do; of what it says in two ways one was taken.
-    "header": Limits("doubts about the header", "", (0, 0), high="left open or told in two ways; correct the header"),
     # Supine, on CT: 4.1 ± 1.2 l [Cressoni], 4.7 ± 1.2 l [Cheng]. Breathing out and pneumonia halve it, emphysema adds;
     # the severest, who matter most here, keep some tenths of a litre of air. Blobs found by mistake have millilitres.
     "lung_volume": Limits("lung volume", "l", (1.5, 10), (0.2, 14), f"little lung found; {LOOK}", f"too much; {LOOK}"),

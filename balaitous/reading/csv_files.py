@@ -7,7 +7,6 @@ name with a comma in it, a column without a name. Such a file is refused, with t
 from __future__ import annotations
 
 import csv
-import errno
 import io
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from balaitous.errors import InputError, first_few
+from balaitous.files import open_regular
 
 log = logging.getLogger(__name__)
 
@@ -49,11 +49,10 @@ def bytes_of(path: Path) -> bytes:
 
     Raises
     ------
-    OSError : it cannot be read, or is none
+    OSError : it cannot be read, or is a pipe or a device
     """
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise OSError(errno.EINVAL, "A pipe or device, which may never end", str(path))
-    return path.read_bytes()
+    with open_regular(path) as file:
+        return file.read()
 
 
 def parse_csv(

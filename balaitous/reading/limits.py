@@ -97,5 +97,5 @@ def _limit(variable: str, default: float) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < math.inf:  # NaN is not either
-        raise ValueError(f"{variable} must be a number above 0. Got {text[:40]!r} instead.")
+        raise ValueError(f"{variable} must be a finite number above 0. Got {text[:40]!r} instead.")
     return value

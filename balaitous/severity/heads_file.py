@@ -12,10 +12,12 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from balaitous.errors import InputError, WeightsError, reason_of
+from balaitous.files import check_regular
 from balaitous.networks.layouts import ENCODER_WIDTHS
 from balaitous.reading.csv_files import parse_csv
 from balaitous.severity.heads import HEADS, OUTCOMES, VIEWS
 
+LARGEST = 1e9  # of a fitted number; sums of products with larger ones may overflow
 CLINICAL = tuple(dict.fromkeys(name for outcome in OUTCOMES.values() for name in outcome.clinical))
 
 
@@ -43,10 +45,10 @@ def check_heads(arrays: Mapping[str, np.ndarray], widths: Mapping[str, int], *, 
         wrong = sorted(arrays.keys() ^ expected)
         raise WeightsError(f"{source}: expected the arrays {', '.join(sorted(expected))}; wrong: {', '.join(wrong)}.")
     for name, array in arrays.items():
-        finite = np.isfinite(array).sum()
-        if array.dtype != np.float64 or finite != array.size:
-            found = f"{array.dtype}, {finite} of {array.size} finite"
-            raise WeightsError(f"{source}: {name} must be float64 and finite. Got {found} instead.")
+        sane = (np.abs(array) <= LARGEST).sum()  # NaN is not
+        if array.dtype != np.float64 or sane != array.size:
+            found = f"{array.dtype}, {sane} of {array.size} such numbers"
+            raise WeightsError(f"{source}: {name} must be float64, finite and ≤ {LARGEST:g}. Got {found} instead.")
         if array.ndim != int(name.startswith("coef")):
             shape = "(features,)" if name.startswith("coef") else "()"
             raise WeightsError(f"{source}: {name} must have the shape {shape}. Got {array.shape} instead.")
@@ -79,6 +81,7 @@ def read_heads(path: str | Path) -> dict[str, np.ndarray]:
     """
     path = Path(path)
     try:
+        check_regular(path)
         if path.suffix == ".csv":
             arrays = _heads_from_csv(path.read_text(encoding="utf-8"))
         elif path.suffix == ".safetensors":

@@ -75,7 +75,10 @@ def fetch(
             except DownloadError as error:
                 raise DownloadError(f"{error} {_by_hand(published)}") from None
             _pack(published, files, origin, out)
-        shutil.rmtree(downloads, ignore_errors=True)
+            for file in files.values():
+                file.unlink()
+    with contextlib.suppress(OSError):  # it holds something else
+        downloads.rmdir()
     return out
 
 

@@ -139,7 +139,7 @@ def test_a_limit_in_the_environment_that_is_none_ends_every_command_with_exit_co
     for arguments in (("predict", PHANTOM), ("info",)):
         code, out, err = run(capsys, *arguments)
         assert (code, out) == (2, "")
-        assert err == f"ERROR: BALAITOUS_MAX_GIB must be a number above 0. Got '{value}' instead.\n"
+        assert err == f"ERROR: BALAITOUS_MAX_GIB must be a finite number above 0. Got '{value}' instead.\n"
 
 
 ONE_ROW = '[{"PatientID": "a", "probability_covid": 0.5, "probability_severe": 0.5}]'

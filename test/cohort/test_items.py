@@ -294,3 +294,9 @@ def test_a_missing_address_and_one_without_scans_are_named(memory):
             list_items([missing], SEVERITY)
     with pytest.raises(InputError, match="no scan in memory://empty"):
         list_items(["memory://empty"], SEVERITY)
+
+
+def test_a_name_that_a_table_of_ours_made_harmless_is_read_back(tmp_path):
+    (tmp_path / "=1+1.mha").write_bytes(b"")
+    (tmp_path / "list.csv").write_text("path\n'=1+1.mha\n")
+    assert paths(list_items([tmp_path / "list.csv"], SEVERITY)) == [tmp_path / "=1+1.mha"]

@@ -58,7 +58,7 @@ def test_an_output_folder_that_is_not_there_yet_is_no_error(tmp_path):
         ({"API_METHOD": "call"}, 2, "ERROR: expected API_METHOD=exec or invoke or train or evaluate, found 'call'"),
         ({"API_METHOD": "Evaluate"}, 2, "ERROR: expected API_METHOD="),
         *[
-            ({variable: value}, 2, f"ERROR: {variable} must be a number above 0. Got '{value}' instead.")
+            ({variable: value}, 2, f"ERROR: {variable} must be a finite number above 0. Got '{value}' instead.")
             for variable, value in (("BALAITOUS_MAX_GIB", "abc"), ("BALAITOUS_MAX_SECONDS", "nan"))
         ],
         ({"API_METHOD": "evaluate"}, 3, "ERROR: /opt/ml/input/data/ground_truth: expected one reference.csv"),

@@ -60,7 +60,7 @@ def test_voxels_that_inflate_to_more_than_the_header_declares_are_refused_at_onc
 @pytest.mark.parametrize("value", ["abc", "nan", "-1", "0", "inf", "1e999", "8 GiB", "9" * 5000])
 def test_a_limit_that_is_no_number_above_0_is_an_argument_that_makes_no_sense(monkeypatch, variable, value):
     monkeypatch.setenv(variable, value)
-    with pytest.raises(ValueError, match=f"^{variable} must be a number above 0. Got '{value[:40]}' instead.$"):
+    with pytest.raises(ValueError, match=f"^{variable} must be a finite number above 0. Got '{value[:40]}' instead.$"):
         limits.check_limits()
 
 
@@ -71,7 +71,7 @@ def test_limits_can_be_raised_and_lowered(tmp_path, monkeypatch):
     monkeypatch.setenv("BALAITOUS_MAX_GIB", "1000")
     assert read_ct(path).hu.shape == (3, 4, 5)
     monkeypatch.setenv("BALAITOUS_MAX_GIB", "8 GiB")
-    with pytest.raises(ValueError, match=r"BALAITOUS_MAX_GIB must be a number above 0\. Got '8 GiB' instead"):
+    with pytest.raises(ValueError, match=r"BALAITOUS_MAX_GIB must be a finite number above 0\. Got '8 GiB' instead"):
         read_ct(path)
 
 

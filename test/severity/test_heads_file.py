@@ -1,6 +1,7 @@
 """The four logistic regressions as files."""
 
 import hashlib
+import os
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from balaitous.errors import WeightsError
 from balaitous.severity.heads import HEADS
-from balaitous.severity.heads_file import heads_csv, read_heads
+from balaitous.severity.heads_file import LARGEST, heads_csv, read_heads
 from balaitous.severity.published import STOIC_HEADS
 from helpers.checkpoints import heads_arrays
 
@@ -32,7 +33,7 @@ def test_the_carried_heads_state_their_licence_and_source():
 
 
 @given(
-    values=st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=6),
+    values=st.lists(st.floats(-LARGEST, LARGEST), min_size=1, max_size=6),
     more=st.integers(0, 3),
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -59,4 +60,10 @@ def test_heads_survive_csv_bit_for_bit(tmp_path, values, more):
 def test_a_heads_table_in_another_layout_is_refused(tmp_path, change, message):
     (tmp_path / "heads.csv").write_text(heads_csv(heads_arrays(width=3)).replace(*change))
     with pytest.raises(WeightsError, match=message):
+        read_heads(tmp_path / "heads.csv")
+
+
+def test_heads_in_a_pipe_are_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "heads.csv")
+    with pytest.raises(WeightsError, match="it is a pipe, a device or a socket"):
         read_heads(tmp_path / "heads.csv")

@@ -216,7 +216,11 @@ def with_head(name: str, array) -> dict:
         ({}, "expected the arrays alpha_full_covid"),
         (heads_arrays() | {"coef_other": np.zeros(3)}, "wrong: coef_other"),
         (with_head("coef_lung_severe", np.zeros(192)), "194 coefficients of lung_severe .* found 192 and 192"),
-        (with_head("coef_full_covid", np.full(192, np.nan)), "coef_full_covid must be float64 and finite"),
+        (with_head("coef_full_covid", np.full(192, np.nan)), "coef_full_covid must be float64, finite"),
+        (
+            with_head("coef_full_covid", np.full(192, 1e308)),
+            "finite and ≤ 1e.09. Got float64, 0 of 192",
+        ),
         (with_head("intercept_full_covid", [0.0, 1.0]), "intercept_full_covid must have the shape"),
         (with_head("alpha_full_covid", 0.9), "averaging weights of covid must be ≥ 0 and sum to 1"),
         (heads_arrays() | {"alpha_full_covid": np.array(0.25, dtype=np.float32)}, "Got float32"),

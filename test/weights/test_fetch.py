@@ -511,6 +511,13 @@ def test_a_second_process_is_turned_away(published, server, out):
     assert_whole(out)
 
 
+def test_what_a_user_put_beside_the_downloads_stays(published, out):
+    downloads(out).mkdir(parents=True)
+    (downloads(out) / "mine.txt").write_text("precious")
+    fetch(published, out)
+    assert [path.name for path in downloads(out).iterdir()] == ["mine.txt"]
+
+
 def test_an_occupied_folder_is_refused_before_anything_is_downloaded(published, server, out):
     out.mkdir(parents=True)
     (out / "mine.txt").touch()

@@ -104,7 +104,7 @@ def test_every_bundle_has_a_card_which_says_what_its_facts_say_or_what_it_was_gi
     ("changes", "message"),
     [
         ({"blocks": 1}, "encoder: expected exactly"),
-        ({"kind": "resnet"}, "encoder: kind must be one of unet, vit. Got 'resnet'"),
+        ({"kind": "resnet"}, "encoder: kind must be one of unet, vit, timm. Got 'resnet'"),
         ({"heads": 3}, "encoder: the architecture of kind vit must have timm_name, blocks. Got"),
         ({"blocks": True}, "encoder: blocks must be of type int. Got True"),
     ],
