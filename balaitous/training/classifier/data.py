@@ -8,15 +8,17 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
+from balaitous.cohort.table import csv_line
 from balaitous.errors import InputError, explain, first_few
-from balaitous.evaluation.tasks import read_csv, repeated
+from balaitous.evaluation.tasks import patient_of, read_csv, repeated
 from balaitous.files import write_whole
 from balaitous.reading.pictures import PICTURE_ENDINGS, Picture, read_picture
+from balaitous.text import from_cell, printable
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +145,7 @@ def read_table(path: Path, form: TableFormat) -> list[LabelledPicture]:
     pictures = []
     for number, row in zip(table.index, table.to_dict("records"), strict=True):
         try:
-            file = picture_file(path.parent, row[at])
+            file = picture_file(path.parent, from_cell(row[at]))
             said = dict.fromkeys(form.outputs, 0.0 if known else float("nan"))
             for column, output in columns.items():
                 if known or row[column].strip():
@@ -155,7 +157,7 @@ def read_table(path: Path, form: TableFormat) -> list[LabelledPicture]:
                 name=file.name,
                 path=file,
                 labels=tuple(said.values()),
-                group=(row[group].strip() if group else "") or form.group_of(file.name),
+                group=(patient_of(row[group]) if group else "") or form.group_of(file.name),
                 source=row[by_name["source"]].strip() if "source" in by_name else path.parent.name,
                 split=row[by_name["split"]].strip() if "split" in by_name else "",
             )
@@ -216,13 +218,19 @@ def load_pictures(
         except Exception as reason:  # whatever is wrong with one, the others can be used
             error = explain(reason)
             log.warning("%s: left out: %s", each.path, error)
-        facts = {"path": each.path, "group": each.group, "source": each.source, "split": each.split}
+        facts = {"path": str(each.path), "group": each.group, "source": each.source, "split": each.split}
         rows.append({**facts, "status": "failed" if error else "ok", "error": error})
     out.mkdir(parents=True, exist_ok=True)
-    write_whole(out / USED_FILE, pd.DataFrame(rows).to_csv(index=False).encode())
+    write_whole(out / USED_FILE, csv_of(rows))
     if not kept:
         raise InputError(f"expected at least one picture, found none among {len(listed)}. Why is in {out / USED_FILE}.")
     return Pictures(kept, np.stack(grey), np.array([each.labels for each in kept], np.float32))
+
+
+def csv_of(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Rows with the same columns, at least one, as a CSV; every text on one line."""
+    texts = ([printable(each) if isinstance(each, str) else each for each in row.values()] for row in rows)
+    return csv_line(rows[0]) + b"".join(map(csv_line, texts))
 
 
 def without_relatives(pictures: Pictures, others: Pictures) -> tuple[Pictures, list[str]]:

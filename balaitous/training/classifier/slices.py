@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_expit
 
 from balaitous.errors import InputError, first_few
+from balaitous.evaluation.temperature import likeliest
 from balaitous.files import write_whole
 from balaitous.networks.classifier import Classifier, standardised
 from balaitous.networks.runtime import choose_device
@@ -28,6 +27,7 @@ from balaitous.training.classifier.data import (
     LabelledPicture,
     Pictures,
     TableFormat,
+    csv_of,
     folds_of,
     load_pictures,
     of_split,
@@ -38,6 +38,7 @@ from balaitous.training.classifier.inputs import CHUNK
 from balaitous.training.classifier.recipe import Recipe, read_recipe
 from balaitous.training.classifier.start import Start, start_from
 from balaitous.training.classifier.train import train_classifier
+from balaitous.weights.calibration import Temperature, to_dict
 from balaitous.weights.card import RESEARCH_USE
 from balaitous.weights.pack import Facts, NetworkWeights, free_folder, write_bundle
 
@@ -55,7 +56,6 @@ SPLITS = {
 }
 FOLDS = 5
 BUNDLE_FOLDER, OUT_OF_FOLD_FILE = "bundle", "out_of_fold.csv"
-TEMPERATURES = (0.2, 10.0)
 
 
 @dataclass(frozen=True)
@@ -177,16 +177,16 @@ def logits_of(network: Classifier, pictures: Pictures, start: Start) -> NDArray[
     )
 
 
-def fitted_temperature(logits: NDArray[np.float64], labels: NDArray[np.float32]) -> float:
-    """What logits are divided by so that the probabilities of known labels have the highest likelihood."""
+def fitted_temperature(logits: NDArray[np.float64], labels: NDArray[np.float32]) -> Temperature | None:
+    """What logits are divided by so that known labels are likeliest; None where the logits say nothing of them."""
     known = ~np.isnan(labels)
-    sign = np.where(labels[known] == 1, 1.0, -1.0)
-    found = minimize_scalar(
-        lambda log_t: -log_expit(sign * logits[known] / np.exp(log_t)).mean(),
-        bounds=np.log(TEMPERATURES),
-        method="bounded",
-    )
-    return float(np.exp(found.x))
+    signed = np.where(labels[known] == 1, 1.0, -1.0) * logits[known]
+    found = likeliest(lambda temperature: float(-log_expit(signed / temperature).mean()))
+    if found is None:
+        log.warning(
+            "probabilities of %s do not rise with the validation's labels: the bundle gets no temperature", COVID
+        )
+    return None if found is None else Temperature(found)
 
 
 def write_out_of_fold(
@@ -201,10 +201,12 @@ def write_out_of_fold(
         start = start_from(training.start, recipe.timm_name, len(OUTPUTS), recipe.seed)
         network = train_classifier(used, validation, recipe, start, out / f"fold_{fold + 1}", device=device)
         for each, logits in zip(tested.listed, logits_of(network, tested, start), strict=True):
-            probabilities = {f"probability_{name}": value for name, value in zip(OUTPUTS, expit(logits), strict=True)}
+            probabilities = {
+                f"probability_{name}": value for name, value in zip(OUTPUTS, expit(logits).tolist(), strict=True)
+            }
             where = {"patient": each.group, "source": each.source, "fold": fold + 1}
-            rows.append({"PatientID": each.path.stem, "path": each.path, **probabilities, "status": "ok", **where})
-    write_whole(out / OUT_OF_FOLD_FILE, pd.DataFrame(rows).to_csv(index=False).encode())
+            rows.append({"PatientID": each.path.stem, "path": str(each.path), **probabilities, "status": "ok", **where})
+    write_whole(out / OUT_OF_FOLD_FILE, csv_of(rows))
     return out / OUT_OF_FOLD_FILE
 
 
@@ -215,7 +217,7 @@ def write_slices(
     out: Path,
     training: SlicesTraining,
     facts: Mapping[str, Any],
-    temperature: float,
+    temperature: Temperature | None,
 ) -> Path:
     """Write the bundle; one that is there is replaced only if it is the same training's."""
     shutil.rmtree(out, ignore_errors=True)
@@ -228,5 +230,5 @@ def write_slices(
         Facts(name, training.licence, RESEARCH_USE, demonstration=False, training=facts),
         model=MODEL,
         networks={NETWORK: weights},
-        calibration={COVID: {"method": "temperature", "temperature": temperature}},
+        calibration={COVID: to_dict(temperature)} if temperature else None,
     )

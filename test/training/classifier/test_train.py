@@ -192,7 +192,8 @@ def test_the_temperature_is_the_one_that_made_the_probabilities():
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 2, 20_000)
     labels = (rng.random(20_000) < 1 / (1 + np.exp(-logits))).astype(np.float32)
-    assert fitted_temperature(3 * logits, labels) == pytest.approx(3, rel=0.05)
+    assert fitted_temperature(3 * logits, labels).temperature == pytest.approx(3, rel=0.05)
+    assert fitted_temperature(-logits, labels) is None
 
 
 def test_recipes_are_read_and_what_they_cannot_have_is_refused(tmp_path):
