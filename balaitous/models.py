@@ -170,7 +170,7 @@ MODELS: dict[str, Model] = {
                 "consolidation": "consolidation",
                 "crazy_paving": "crazy paving",
                 "air_bronchogram": "air bronchogram",
-                "septal_thickening": "septal thickening",
+                "septal_thickening": "interlobular septal thickening",
             },
             bundles=("mini-slices",),
             where="balaitous.slices.pipeline:SliceClassifier",

@@ -15,15 +15,10 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 
+from balaitous.models import MODELS
+
 COVID = "covid"
-OUTPUTS: Mapping[str, str] = {
-    COVID: "COVID-19",
-    "ggo": "ground-glass opacity",
-    "consolidation": "consolidation",
-    "crazy_paving": "crazy paving",
-    "air_bronchogram": "air bronchogram",
-    "septal_thickening": "interlobular septal thickening",
-}
+OUTPUTS = MODELS["slices"].outputs
 LESIONS = tuple(name for name in OUTPUTS if name != COVID)
 
 # As columns and as tokens, by what `plain` leaves of them: of the split, of the two collections of New_data, of the
