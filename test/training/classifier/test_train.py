@@ -291,9 +291,9 @@ def test_misuse_ends_in_one_line(tables, more, code, says, capsys, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["la-dnn-densenet169", "la-dnn-densenet121", "la-dnn-vgg16"])
 def test_published_recipes_run(name, tmp_path):
-    recipe = replace(read_recipe(name), epochs=1, batch=5)
+    recipe = replace(read_recipe(name), epochs=1, batch=2)
     pictures = Pictures(TRAINING.listed, np.kron(TRAINING.grey, np.ones((1, 7, 7), np.uint8)), TRAINING.labels)
     start = start_from("none", recipe.timm_name, 6, 0)
-    two_steps, held = pictures.subset(np.arange(10)), pictures.subset(np.arange(10, 14))
+    two_steps, held = pictures.subset(np.arange(4)), pictures.subset(np.arange(10, 14))
     train_classifier(two_steps, held, recipe, start, tmp_path)
     assert len(pd.read_csv(tmp_path / "curve.csv")) == 2
