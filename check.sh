@@ -2,7 +2,7 @@
 # Everything that is checked before a commit: format, lint, types, the whole test suite.
 #
 # usage: ./check.sh [PYTEST_ARGUMENT...]
-#        ./check.sh -m "not slow"     without kills, Ray, int8, trainings and whole jobs: about two minutes
+#        ./check.sh -m "not slow"     without kills, Ray, int8, trainings and whole jobs: about four minutes
 # The first run installs what is needed into .venv.
 set -euo pipefail
 cd "$(dirname "$0")"
