@@ -16,7 +16,7 @@ from pydicom.errors import InvalidDicomError
 
 from balaitous.cohort.addresses import is_url, reachable, redacted
 from balaitous.cohort.zips import pictures_in
-from balaitous.errors import InputError, reason_of
+from balaitous.errors import InputError, first_few, reason_of
 from balaitous.reading.csv_files import bytes_of, parse_csv
 from balaitous.reading.dicom.files import START_BYTES, to_elements
 from balaitous.reading.dicom.studies import Tree, tree_of
@@ -275,6 +275,12 @@ def items_in(folder: Path, reads: Sequence[str]) -> Iterator[Path]:
             visited.add(real)
             if dicom and (tree is None or each.is_symlink()):
                 tree = tree_of(each, lambda file: is_item_file(file, reads))
+                for group in tree.divided(each):
+                    log.warning(
+                        "%s: a scan each, as they name one study, but no common series or frame of reference: %s",
+                        each,
+                        first_few([str(below.relative_to(each)) for below in group]),
+                    )
             if tree and tree.is_scan(each):
                 yield each
                 if tree.is_whole(each):

@@ -76,6 +76,18 @@ def test_patients_whose_studies_an_anonymiser_left_one_number_are_a_scan_each(tm
     assert [Path(each).relative_to(tmp_path).parts[1] for each in found] == ["P1", "P2"]
 
 
+def test_folders_that_name_one_study_and_are_a_scan_each_are_told(tmp_path, caplog):
+    for name in ("a_soft", "b_sharp"):
+        write_series(tmp_path / "study" / name, hu_volume((2, 3, 4)), StudyInstanceUID="1.2.3")
+    for name in (".", "thin"):
+        write_series(tmp_path / "own" / name, hu_volume((2, 3, 4)), StudyInstanceUID="1.2.4")
+    found = paths(list_items([tmp_path], SEVERITY))
+    assert found == [tmp_path / "own", tmp_path / "study/a_soft", tmp_path / "study/b_sharp"]
+    (said,) = caplog.messages
+    assert "a scan each, as they name one study" in said
+    assert "study/a_soft, study/b_sharp" in said
+
+
 @pytest.mark.parametrize("tag", ["StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "PatientID"])
 @pytest.mark.parametrize("value", ["", None])
 def test_a_series_without_an_identifier_is_a_scan(tmp_path, tag, value):

@@ -146,6 +146,19 @@ class Tree:
         parts = {each.relative_to(folder).parts[0] for each in origins}
         return are_one(list(origins.values())) and (len(parts) > 1 or not self.files[folder])
 
+    def divided(self, folder: Path) -> list[list[Path]]:
+        """Folders below that name one study, and yet are a scan each, as nothing else says that they are of one."""
+        origins, studies = self.origins[folder], defaultdict(list)
+        for each, origin in sorted(origins.items()):
+            if origin.study and origin.is_slice:
+                studies[origin.patient, origin.study].append(each)
+        return [
+            group
+            for group in studies.values()
+            if not are_one([origins[each] for each in group])
+            and not all(each.is_relative_to(group[0]) for each in group)  # which is the scan's own folder
+        ]
+
 
 def tree_of(folder: Path, is_input: Callable[[Path], bool]) -> Tree:
     """What lies below a folder. DICOM objects that are no slices count where there is nothing else that they belong to.
