@@ -22,6 +22,7 @@ from balaitous.report.page import (
     table_of,
     use,
 )
+from balaitous.report.style import DISCLAIMER
 
 PAGE = "index.html"
 ORIGIN = {  # columns of every table: how they are told
@@ -64,8 +65,7 @@ def case_page(
     origin = ((label, told(row[name])) for name, label in ORIGIN.items() if row[name] is not None)
     parts = [
         note(f"{model.title[0].upper()}{model.title[1:]}."),
-        use(),
-        use(use_of),
+        *map(use, dict.fromkeys((DISCLAIMER, use_of, model.good_for))),  # what two of them say is said once
         table_of(("", "probability"), answers),
         *(figure(folder / each.file, each.title, each.caption) for each in shown),
         heading("Quality checks"),

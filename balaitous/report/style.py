@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-DISCLAIMER = "Research use only. Not a medical device: not for diagnosis, treatment or triage."
+from balaitous.weights.card import RESEARCH_USE
+
+DISCLAIMER = RESEARCH_USE  # which a bundle tells as well, unless it has words of its own
 
 COLOURS = ("#0b5fa5", "#c8551b")  # of one thing and another: blue and orange, which is lighter
 MAP_COLOURS = "inferno"  # of matplotlib: from black over purple and orange to yellow, ever lighter

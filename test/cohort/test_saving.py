@@ -66,6 +66,8 @@ def test_each_item_gets_a_folder_in_the_order_of_the_list_and_a_page_lists_all(p
     }
     assert sorted(os.listdir("out")) == ["Grey_2", "grey", "grey_3", "index.html", "last"]
     assert sorted(os.listdir("out/grey")) == [RECORD, "grey.png", PAGE]
+    case = Path("out/grey/index.html").read_text()
+    assert case.count("Research use only. Not a medical device") == 1, "the bundle's words are those of the page"
     page = Path("out/index.html").read_text()
     assert re.findall(r'href="([^"]+)">[^<]', page) == [
         f"{name}/{PAGE}" for name in ("grey", "Grey_2", "grey_3", "last")
